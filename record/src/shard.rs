@@ -230,6 +230,11 @@ impl ShardMap {
         self
     }
 
+    /// Remembers a closed shard's range.
+    pub fn remember_shard(&mut self, shard: Shard) {
+        self.known.insert(shard.id, shard.range);
+    }
+
     /// The open shards in hash order.
     pub fn open(&self) -> &[Shard] {
         &self.open

@@ -1,0 +1,161 @@
+//! The writer's settings.
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+/// The default aggregate size, in bytes of Kinesis data and partition key together.
+///
+/// Four 25 KiB PUT units: a provisioned stream bills by the unit, and twice the KPL's 51,200 bytes
+/// halves the entries per call at the same fill. At low rates `linger` seals long before.
+pub const DEFAULT_AGGREGATE_BYTES: usize = 4 * 25 * 1024;
+
+/// How a [`Writer`](crate::Writer) groups, sends and retries.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Config {
+    /// The most bytes of an aggregate, its partition key included. A larger record goes alone.
+    /// Default 102,400; 1,024 to 1,048,576.
+    pub aggregate_bytes: usize,
+    /// The most bytes of one Kinesis record, its partition key included: the stream's own limit.
+    /// Default 1,048,576; 1,024 to 10,485,760.
+    pub max_record_bytes: usize,
+    /// How long a busy lane collects records before it sends. An idle lane sends at once.
+    /// Default 10 ms; 0 to 10,000.
+    pub linger_ms: u64,
+    /// How long a record is tried that brings no deadline of its own.
+    /// Default 30,000 ms; 1 to 86,400,000.
+    pub deadline_ms: u64,
+    /// How long one `PutRecords` call may take. Default 6,000 ms; 1 to 300,000.
+    pub attempt_timeout_ms: u64,
+    /// The most `PutRecords` calls in flight. Default 16; 1 to 256.
+    pub concurrency: usize,
+    /// The most entries of one call. Default 500, which is the service's limit; 1 to 500.
+    pub call_entries: usize,
+    /// The most bytes of one call. Default 5,242,880; 1,048,576 to 10,485,760, which is the service's limit.
+    pub call_bytes: usize,
+    /// The most bytes of records that are taken and not yet answered; more wait, or are refused.
+    /// Default 67,108,864; at least `max_record_bytes`.
+    pub max_buffered_bytes: usize,
+    /// The pause after a first failure, doubled with each that follows; the real pause is a random
+    /// part of it. Default 50 ms; 1 to 60,000.
+    pub backoff_ms: u64,
+    /// The longest such pause. Default 2,000 ms; at least `backoff_ms`, at most 60,000.
+    pub max_backoff_ms: u64,
+    /// How long a stopping writer keeps trying. Default 20,000 ms; 0 to 600,000.
+    pub drain_ms: u64,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            aggregate_bytes: DEFAULT_AGGREGATE_BYTES,
+            max_record_bytes: 1 << 20,
+            linger_ms: 10,
+            deadline_ms: 30_000,
+            attempt_timeout_ms: 6_000,
+            concurrency: 16,
+            call_entries: 500,
+            call_bytes: 5 << 20,
+            max_buffered_bytes: 64 << 20,
+            backoff_ms: 50,
+            max_backoff_ms: 2_000,
+            drain_ms: 20_000,
+        }
+    }
+}
+
+/// A setting that is out of bounds.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("the writer setting {name} is {value}; it must be from {min} to {max}")]
+pub struct ConfigError {
+    /// The setting's name.
+    pub name: &'static str,
+    /// Its value.
+    pub value: u64,
+    /// The lowest value allowed.
+    pub min: u64,
+    /// The highest value allowed.
+    pub max: u64,
+}
+
+impl ConfigError {
+    /// The stable code of this error, as in `docs/errors/`.
+    pub fn code(&self) -> &'static str {
+        "config-invalid"
+    }
+
+    /// Whether the same settings may be accepted later: never.
+    pub fn is_retryable(&self) -> bool {
+        false
+    }
+}
+
+impl Config {
+    /// Checks every setting against its bounds.
+    pub fn validate(&self) -> Result<(), ConfigError> {
+        let check = |name, value: u64, min: u64, max: u64| {
+            if (min..=max).contains(&value) { Ok(()) } else { Err(ConfigError { name, value, min, max }) }
+        };
+        check("aggregate_bytes", self.aggregate_bytes as u64, 1024, 1 << 20)?;
+        check("max_record_bytes", self.max_record_bytes as u64, 1024, 10 << 20)?;
+        check("linger_ms", self.linger_ms, 0, 10_000)?;
+        check("deadline_ms", self.deadline_ms, 1, 86_400_000)?;
+        check("attempt_timeout_ms", self.attempt_timeout_ms, 1, 300_000)?;
+        check("concurrency", self.concurrency as u64, 1, 256)?;
+        check("call_entries", self.call_entries as u64, 1, 500)?;
+        check("call_bytes", self.call_bytes as u64, (self.max_record_bytes as u64).max(1 << 20), 10 << 20)?;
+        check(
+            "max_buffered_bytes",
+            self.max_buffered_bytes as u64,
+            self.max_record_bytes as u64,
+            u64::from(u32::MAX),
+        )?;
+        check("backoff_ms", self.backoff_ms, 1, 60_000)?;
+        check("max_backoff_ms", self.max_backoff_ms, self.backoff_ms, 60_000)?;
+        check("drain_ms", self.drain_ms, 0, 600_000)
+    }
+
+    pub(crate) fn linger(&self) -> Duration {
+        Duration::from_millis(self.linger_ms)
+    }
+
+    pub(crate) fn deadline(&self) -> Duration {
+        Duration::from_millis(self.deadline_ms)
+    }
+
+    /// The longest pause after this many failures in a row, from 1.
+    pub(crate) fn pause_ceiling(&self, failures: u32) -> Duration {
+        use backon::BackoffBuilder as _;
+        let mut ceilings = backon::ExponentialBuilder::new()
+            .with_min_delay(Duration::from_millis(self.backoff_ms))
+            .with_max_delay(Duration::from_millis(self.max_backoff_ms))
+            .without_max_times()
+            .build();
+        // Doubling reaches any ceiling within 17 steps (1 ms to 60 s).
+        let step = failures.saturating_sub(1).min(17) as usize;
+        ceilings.nth(step).unwrap_or(Duration::from_millis(self.max_backoff_ms))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn defaults_are_valid_and_bounds_are_named() {
+        Config::default().validate().unwrap();
+        let error = Config { linger_ms: 10_001, ..Config::default() }.validate().unwrap_err();
+        assert_eq!(error.to_string(), "the writer setting linger_ms is 10001; it must be from 0 to 10000");
+        assert!(Config { linger_ms: 10_000, ..Config::default() }.validate().is_ok());
+        assert!(Config { max_buffered_bytes: 1000, ..Config::default() }.validate().is_err());
+    }
+
+    #[test]
+    fn pauses_double_up_to_the_ceiling() {
+        let config = Config::default();
+        let ceilings: Vec<u128> = (1..9).map(|n| config.pause_ceiling(n).as_millis()).collect();
+        assert_eq!(ceilings, [50, 100, 200, 400, 800, 1600, 2000, 2000]);
+        assert_eq!(config.pause_ceiling(u32::MAX).as_millis(), 2000);
+    }
+}

@@ -1,0 +1,397 @@
+//! Which lane may send what, and when. Pure: it neither waits nor calls anything.
+
+use std::cmp::Reverse;
+use std::collections::{BinaryHeap, VecDeque};
+use std::sync::Arc;
+
+use headworks_record::{HashKey, HashRange, Lane as LaneName, LaneCount, ShardMap};
+use rand::{Rng, RngExt};
+use tokio::time::Instant;
+
+use crate::config::Config;
+use crate::lane::{Item, Lane, Sealed};
+use crate::outcome::{Failure, Outcome, Placed};
+use crate::stream::{Fault, Stored};
+
+/// An aggregate in flight, and the lane that it came from.
+#[derive(Debug)]
+pub(crate) struct Flight {
+    generation: u64,
+    lane: usize,
+    pub(crate) sealed: Sealed,
+}
+
+/// Why an aggregate was not stored this time.
+#[derive(Debug, Clone)]
+pub(crate) struct Trouble {
+    pub(crate) fault: Fault,
+    pub(crate) code: String,
+    pub(crate) message: Arc<str>,
+}
+
+/// A lane of an older shard map that still has an aggregate in flight: its keys stay closed.
+#[derive(Debug)]
+struct Retired {
+    generation: u64,
+    lane: usize,
+    range: HashRange,
+}
+
+/// An item with its outcome.
+pub(crate) type Answer = (Item, Outcome);
+
+#[derive(Debug)]
+pub(crate) struct Schedule {
+    config: Arc<Config>,
+    map: ShardMap,
+    lanes_per_shard: LaneCount,
+    /// Changes with the shard map: lanes of different generations are different lanes.
+    generation: u64,
+    lanes: Vec<Lane>,
+    retired: Vec<Retired>,
+    /// Stored on another shard than predicted; what that means is known with a fresh map.
+    parked: Vec<(Flight, Stored)>,
+    ready: VecDeque<usize>,
+    timers: BinaryHeap<Reverse<(Instant, u64, usize)>>,
+    misplaced: u64,
+}
+
+impl Schedule {
+    pub(crate) fn new(config: Arc<Config>, map: ShardMap, lanes_per_shard: LaneCount) -> Self {
+        let lanes = lanes_of(&map, lanes_per_shard);
+        Self {
+            config,
+            map,
+            lanes_per_shard,
+            generation: 0,
+            lanes,
+            retired: Vec::new(),
+            parked: Vec::new(),
+            ready: VecDeque::new(),
+            timers: BinaryHeap::new(),
+            misplaced: 0,
+        }
+    }
+
+    pub(crate) fn push(&mut self, item: Item) {
+        let lane = self.lane_of(item.hash);
+        self.lanes[lane].push(item);
+        self.queue(lane);
+    }
+
+    /// Whether a fresh shard map is needed to go on.
+    pub(crate) fn needs_map(&self) -> bool {
+        !self.parked.is_empty()
+    }
+
+    /// Aggregates put again because a member lay outside the shard that answered.
+    pub(crate) fn misplaced(&self) -> u64 {
+        self.misplaced
+    }
+
+    /// When to look again although nothing happens.
+    pub(crate) fn next_wake(&self) -> Option<Instant> {
+        let parked =
+            self.parked.iter().flat_map(|(flight, _)| &flight.sealed.items).map(|item| item.deadline).min();
+        self.timers.peek().map(|Reverse((at, ..))| *at).into_iter().chain(parked).min()
+    }
+
+    /// Collects one call's worth of aggregates from lanes that may send now, at most one of each lane,
+    /// and answers what has passed its deadline. With `hurry`, lanes do not linger; without `room` for
+    /// a call, nothing is collected.
+    pub(crate) fn collect(
+        &mut self,
+        now: Instant,
+        room: bool,
+        hurry: bool,
+        answers: &mut Vec<Answer>,
+    ) -> Vec<Flight> {
+        self.fire_timers(now);
+        self.expire_parked(now, answers);
+        let mut call = Vec::new();
+        let mut call_bytes = 0;
+        for _ in 0..self.ready.len() {
+            let Some(index) = self.ready.pop_front() else { break };
+            self.lanes[index].queued = false;
+            let expired = self.lanes[index].take_expired(now);
+            answers.extend(expired.into_iter().map(expire));
+            if !self.may_send(index, now, hurry) {
+                self.watch_deadline(index);
+                continue;
+            }
+            let lane = &mut self.lanes[index];
+            lane.seal(self.config.aggregate_bytes);
+            let bytes = lane.front.as_ref().map_or(0, |sealed| sealed.entry.bytes());
+            let fits = call.len() < self.config.call_entries && call_bytes + bytes <= self.config.call_bytes;
+            if !room || !fits {
+                self.queue(index);
+                self.watch_deadline(index);
+                continue;
+            }
+            if let Some(sealed) = lane.send(now) {
+                call_bytes += bytes;
+                call.push(Flight { generation: self.generation, lane: index, sealed });
+            }
+        }
+        call
+    }
+
+    /// Takes the answer to one aggregate that was in flight.
+    pub(crate) fn settle(
+        &mut self,
+        flight: Flight,
+        result: Result<Stored, Trouble>,
+        now: Instant,
+        rng: &mut impl Rng,
+        answers: &mut Vec<Answer>,
+    ) {
+        match result {
+            Ok(stored) => {
+                let current = flight.generation == self.generation;
+                if current && stored.shard == self.lanes[flight.lane].shard {
+                    self.close(&flight);
+                    self.lanes[flight.lane].failures = 0;
+                    answers.extend(placed(flight.sealed, &stored));
+                } else {
+                    self.parked.push((flight, stored));
+                }
+            }
+            Err(trouble) if trouble.fault == Fault::Permanent => {
+                self.close(&flight);
+                let failure = Failure::Refused { code: trouble.code, message: trouble.message.to_string() };
+                answers.extend(flight.sealed.items.into_iter().map(|item| (item, Err(failure.clone()))));
+            }
+            Err(trouble) => self.put_back(flight, &trouble, now, rng),
+        }
+    }
+
+    /// Takes a fresh shard map; tells whether it differs. Then decides on what landed elsewhere.
+    pub(crate) fn refresh(&mut self, map: ShardMap, answers: &mut Vec<Answer>) -> bool {
+        let changed = map.open() != self.map.open();
+        let map = map.remember(&self.map);
+        if changed {
+            self.regroup(map);
+        } else {
+            self.map = map;
+        }
+        for (flight, stored) in std::mem::take(&mut self.parked) {
+            self.decide(flight, stored, answers);
+        }
+        changed
+    }
+
+    /// Everything that is not in flight, to be answered when the writer gives up.
+    pub(crate) fn abandon(&mut self) -> Vec<Item> {
+        let parked = std::mem::take(&mut self.parked).into_iter().flat_map(|(flight, _)| {
+            flight.sealed.items.into_iter().map(|mut item| {
+                item.maybe_stored = true;
+                item
+            })
+        });
+        let mut items: Vec<Item> = parked.collect();
+        items.extend(self.lanes.iter_mut().flat_map(Lane::take_all));
+        items
+    }
+
+    fn lane_of(&self, hash: HashKey) -> usize {
+        let shard = self.map.predict(hash);
+        let lane = self.lanes_per_shard.lane_of(&self.map.open()[shard].range, hash);
+        shard * usize::from(self.lanes_per_shard.get()) + usize::from(lane)
+    }
+
+    fn queue(&mut self, index: usize) {
+        let lane = &mut self.lanes[index];
+        if !lane.queued {
+            lane.queued = true;
+            self.ready.push_back(index);
+        }
+    }
+
+    fn may_send(&mut self, index: usize, now: Instant, hurry: bool) -> bool {
+        let lane = &self.lanes[index];
+        if lane.in_flight || !lane.has_work() {
+            return false;
+        }
+        // The keys of a retired lane stay closed until what it has in flight is settled.
+        if self.retired.iter().any(|retired| retired.range.overlaps(&lane.range)) {
+            return false;
+        }
+        let pause = lane.not_before.filter(|until| *until > now);
+        let linger = || lane.lingers_until(now, self.config.linger(), self.config.aggregate_bytes);
+        let wait = pause.or_else(|| if hurry || lane.front.is_some() { None } else { linger() });
+        if let Some(until) = wait {
+            self.wake_at(index, until);
+        }
+        wait.is_none()
+    }
+
+    fn watch_deadline(&mut self, index: usize) {
+        if let Some(deadline) = self.lanes[index].earliest_deadline() {
+            self.wake_at(index, deadline);
+        }
+    }
+
+    fn wake_at(&mut self, index: usize, at: Instant) {
+        let lane = &mut self.lanes[index];
+        if lane.timer.is_none_or(|timer| at < timer) {
+            lane.timer = Some(at);
+            self.timers.push(Reverse((at, self.generation, index)));
+        }
+    }
+
+    fn fire_timers(&mut self, now: Instant) {
+        while let Some(Reverse((at, generation, index))) = self.timers.peek().copied() {
+            if at > now {
+                break;
+            }
+            self.timers.pop();
+            if generation == self.generation {
+                self.lanes[index].timer = None;
+                self.queue(index);
+            }
+        }
+    }
+
+    /// Opens the flight's lane, or, if that is gone, the lanes that hold its keys now.
+    fn close(&mut self, flight: &Flight) {
+        if flight.generation == self.generation {
+            self.lanes[flight.lane].in_flight = false;
+            self.queue(flight.lane);
+            return;
+        }
+        let place =
+            self.retired.iter().position(|r| (r.generation, r.lane) == (flight.generation, flight.lane));
+        if let Some(retired) = place.map(|place| self.retired.swap_remove(place)) {
+            for index in 0..self.lanes.len() {
+                if self.lanes[index].range.overlaps(&retired.range) {
+                    self.queue(index);
+                }
+            }
+        }
+    }
+
+    fn put_back(&mut self, flight: Flight, trouble: &Trouble, now: Instant, rng: &mut impl Rng) {
+        self.close(&flight);
+        let Flight { generation, lane, mut sealed } = flight;
+        for item in &mut sealed.items {
+            item.last = Some(Arc::clone(&trouble.message));
+            item.maybe_stored |= trouble.fault == Fault::Ambiguous;
+        }
+        if generation == self.generation {
+            let failures = self.lanes[lane].failures + 1;
+            let pause = self.config.pause_ceiling(failures).mul_f64(rng.random::<f64>());
+            let lane = &mut self.lanes[lane];
+            lane.failures = failures;
+            lane.not_before = Some(now + pause);
+            lane.front = Some(sealed);
+        } else {
+            self.put_first(sealed.items);
+        }
+    }
+
+    /// Puts items back before everything that waits, each into the lane that holds its key now.
+    fn put_first(&mut self, items: Vec<Item>) {
+        let mut by_lane: Vec<(usize, Vec<Item>)> = Vec::new();
+        for item in items {
+            let lane = self.lane_of(item.hash);
+            match by_lane.iter_mut().find(|(index, _)| *index == lane) {
+                Some((_, items)) => items.push(item),
+                None => by_lane.push((lane, vec![item])),
+            }
+        }
+        for (index, items) in by_lane {
+            self.lanes[index].push_front(items);
+            self.queue(index);
+        }
+    }
+
+    /// What it means that an aggregate landed on a shard that was not predicted.
+    fn decide(&mut self, flight: Flight, stored: Stored, answers: &mut Vec<Answer>) {
+        let Some(range) = self.map.range_of(&stored.shard) else {
+            self.parked.push((flight, stored));
+            return;
+        };
+        self.close(&flight);
+        let mut sealed = flight.sealed;
+        if sealed.items.iter().all(|item| range.contains(item.hash)) {
+            answers.extend(placed(sealed, &stored));
+            return;
+        }
+        // Readers skip it whole, so all of it is put again before any of it is answered.
+        self.misplaced += 1;
+        for item in &mut sealed.items {
+            item.maybe_stored = true;
+            item.last =
+                Some(Arc::from(format!("the stream was resharded; {} took the aggregate", stored.shard)));
+        }
+        self.put_first(sealed.items);
+    }
+
+    fn expire_parked(&mut self, now: Instant, answers: &mut Vec<Answer>) {
+        if !self.parked.iter().any(|(flight, _)| flight.sealed.items.iter().any(|item| item.deadline <= now))
+        {
+            return;
+        }
+        for (mut flight, stored) in std::mem::take(&mut self.parked) {
+            let (expired, live): (Vec<Item>, Vec<Item>) =
+                flight.sealed.items.into_iter().partition(|item| item.deadline <= now);
+            answers.extend(expired.into_iter().map(|mut item| {
+                item.maybe_stored = true;
+                expire(item)
+            }));
+            flight.sealed.items = live;
+            if flight.sealed.items.is_empty() {
+                self.close(&flight);
+            } else {
+                self.parked.push((flight, stored));
+            }
+        }
+    }
+
+    fn regroup(&mut self, map: ShardMap) {
+        let old = std::mem::replace(&mut self.lanes, lanes_of(&map, self.lanes_per_shard));
+        self.map = map;
+        self.ready.clear();
+        self.timers.clear();
+        let generation = self.generation;
+        self.generation += 1;
+        for (index, mut lane) in old.into_iter().enumerate() {
+            if lane.in_flight {
+                self.retired.push(Retired { generation, lane: index, range: lane.range });
+            }
+            for item in lane.take_all() {
+                self.push(item);
+            }
+        }
+    }
+}
+
+fn lanes_of(map: &ShardMap, count: LaneCount) -> Vec<Lane> {
+    let lane = |shard: &headworks_record::Shard, number| {
+        Lane::new(LaneName { shard: shard.id.clone(), number }, count.slice(&shard.range, number))
+    };
+    map.open().iter().flat_map(|shard| (0..count.get()).map(move |number| lane(shard, number))).collect()
+}
+
+fn placed(sealed: Sealed, stored: &Stored) -> impl Iterator<Item = Answer> {
+    sealed.items.into_iter().enumerate().map(|(i, item)| {
+        let placed = Placed {
+            shard: stored.shard.clone(),
+            sequence_number: stored.sequence_number.clone(),
+            sub_sequence_number: i as u32,
+            attempts: item.attempts,
+        };
+        (item, Ok(placed))
+    })
+}
+
+fn expire(item: Item) -> Answer {
+    let attempts = item.attempts;
+    let last = item.last.as_deref().unwrap_or("it waited behind others").to_owned();
+    let failure = if item.maybe_stored {
+        Failure::OutcomeUnknown { attempts, last }
+    } else {
+        Failure::DeadlineExceeded { attempts, last }
+    };
+    (item, Err(failure))
+}

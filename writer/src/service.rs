@@ -1,0 +1,400 @@
+//! The task that owns a writer's lanes.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, SystemTime};
+
+use futures_util::future::{BoxFuture, FutureExt as _, OptionFuture};
+use headworks_record::{ShardMap, shard};
+use headworks_telemetry::{KeyValue, Outcome as Traced, RecordTracer, Step, names};
+use rand::SeedableRng;
+use rand::rngs::SmallRng;
+use tokio::sync::{Semaphore, mpsc, oneshot};
+use tokio::task::{Id, JoinSet};
+use tokio::time::{Instant, sleep_until};
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+
+use crate::batches::Batches;
+use crate::call::{self, Answered};
+use crate::config::{Config, ConfigError};
+use crate::handle::{self, Batch, Handle, Message};
+use crate::lane::Item;
+use crate::outcome::Failure;
+use crate::schedule::{Answer, Flight, Schedule, Trouble};
+use crate::stats::{self, Counters};
+use crate::stream::{CallError, Fault, ListedShard, Stored, Stream};
+
+/// How many messages are taken before lanes are looked at: enough to fill aggregates under load.
+const MESSAGES_AT_ONCE: usize = 256;
+
+/// Why a writer did not start.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum StartError {
+    /// A setting is out of bounds.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// The stream cannot be looked at.
+    #[error(
+        "the stream {stream:?} cannot be read: {source}; check that it exists, the endpoint, and the permission kinesis:ListShards"
+    )]
+    Stream {
+        /// The stream's name.
+        stream: String,
+        /// What the service said.
+        source: CallError,
+    },
+    /// The stream's shards make no map.
+    #[error("the stream {stream:?} is not ready: {source}")]
+    ShardMap {
+        /// The stream's name.
+        stream: String,
+        /// What is wrong with the map.
+        source: shard::Error,
+    },
+}
+
+impl StartError {
+    /// The stable code of this error, as in `docs/errors/`.
+    pub fn code(&self) -> &'static str {
+        match self {
+            StartError::Config(error) => error.code(),
+            StartError::Stream { .. } => "stream-unreadable",
+            StartError::ShardMap { source, .. } => source.code(),
+        }
+    }
+
+    /// Whether a later start may succeed with the same settings.
+    pub fn is_retryable(&self) -> bool {
+        match self {
+            StartError::Config(error) => error.is_retryable(),
+            StartError::Stream { source, .. } => source.fault.is_retryable(),
+            StartError::ShardMap { source, .. } => source.is_retryable(),
+        }
+    }
+}
+
+/// What was left when a writer stopped.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Report {
+    /// Records that were answered with a failure because the drain deadline passed.
+    pub unanswered: usize,
+}
+
+/// The service half of a writer; see the crate's documentation.
+#[derive(Debug)]
+pub struct Writer {
+    stream: Arc<dyn Stream>,
+    config: Arc<Config>,
+    counters: Arc<Counters>,
+    tracer: RecordTracer,
+    queue: mpsc::Receiver<Message>,
+    schedule: Schedule,
+    batches: Batches,
+    drains: Vec<oneshot::Sender<()>>,
+    calls: JoinSet<Answered>,
+    flights: HashMap<Id, Vec<Flight>>,
+    rng: SmallRng,
+}
+
+impl std::fmt::Debug for dyn Stream {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("Stream").field(&self.name()).finish()
+    }
+}
+
+type Listing = BoxFuture<'static, Result<ShardMap, String>>;
+
+impl Writer {
+    /// Looks at the stream and makes a writer for it: the service, to be run, and its handle.
+    pub async fn start(
+        config: Config,
+        stream: impl Stream,
+        tracer: RecordTracer,
+    ) -> Result<(Writer, Handle), StartError> {
+        Self::start_shared(config, Arc::new(stream), tracer).await
+    }
+
+    /// As [`Writer::start`], for a stream that is shared.
+    pub async fn start_shared(
+        config: Config,
+        stream: Arc<dyn Stream>,
+        tracer: RecordTracer,
+    ) -> Result<(Writer, Handle), StartError> {
+        config.validate()?;
+        let name = || stream.name().to_owned();
+        let listed =
+            stream.list_shards().await.map_err(|source| StartError::Stream { stream: name(), source })?;
+        let map = map_of(listed).map_err(|source| StartError::ShardMap { stream: name(), source })?;
+        let lanes = stream.lanes().await.map_err(|source| StartError::Stream { stream: name(), source })?;
+        let config = Arc::new(config);
+        let counters = Arc::new(Counters::default());
+        let (sender, queue) = mpsc::channel(MESSAGES_AT_ONCE);
+        let handle = Handle {
+            queue: sender,
+            budget: Arc::new(Semaphore::new(config.max_buffered_bytes)),
+            config: Arc::clone(&config),
+            counters: Arc::clone(&counters),
+        };
+        let schedule = Schedule::new(Arc::clone(&config), map, lanes);
+        let writer = Writer {
+            stream,
+            config,
+            counters,
+            tracer,
+            queue,
+            schedule,
+            batches: Batches::default(),
+            drains: Vec::new(),
+            calls: JoinSet::new(),
+            flights: HashMap::new(),
+            rng: SmallRng::from_rng(&mut rand::rng()),
+        };
+        Ok((writer, handle))
+    }
+
+    /// Runs until `shutdown` is cancelled or every handle is dropped, then drains to the deadline.
+    pub async fn run(mut self, shutdown: CancellationToken) -> Report {
+        let mut messages = Vec::with_capacity(MESSAGES_AT_ONCE);
+        let mut listing: Option<Listing> = None;
+        let mut give_up: Option<Instant> = None;
+        let mut listing_failures = 0;
+        loop {
+            let now = Instant::now();
+            self.dispatch(now);
+            if self.schedule.needs_map() && listing.is_none() {
+                listing = Some(self.list(listing_failures));
+            }
+            if self.batches.open == 0 {
+                for done in self.drains.drain(..) {
+                    let _ = done.send(());
+                }
+                if give_up.is_some() && self.queue.is_closed() && self.queue.is_empty() {
+                    break;
+                }
+            }
+            let wake = [self.schedule.next_wake(), give_up].into_iter().flatten().min();
+            tokio::select! {
+                taken = self.queue.recv_many(&mut messages, MESSAGES_AT_ONCE), if !(self.queue.is_closed() && self.queue.is_empty()) => {
+                    if taken == 0 && give_up.is_none() {
+                        give_up = Some(now + Duration::from_millis(self.config.drain_ms));
+                    }
+                    messages.drain(..).for_each(|message| self.take(message));
+                }
+                Some(joined) = self.calls.join_next_with_id(), if !self.calls.is_empty() => self.answered(joined),
+                Some(listed) = OptionFuture::from(listing.as_mut()), if listing.is_some() => {
+                    listing = None;
+                    listing_failures = if listed.is_ok() { 0 } else { listing_failures + 1 };
+                    self.listed(listed);
+                    // A map that does not know the answering shard yet is as good as none.
+                    listing_failures += u32::from(self.schedule.needs_map());
+                }
+                () = sleep_until(wake.unwrap_or(now)), if wake.is_some() => {
+                    if give_up.is_some_and(|at| at <= Instant::now()) {
+                        break;
+                    }
+                }
+                () = shutdown.cancelled(), if give_up.is_none() => {
+                    self.queue.close();
+                    give_up = Some(now + Duration::from_millis(self.config.drain_ms));
+                }
+            }
+        }
+        self.stop()
+    }
+
+    fn take(&mut self, message: Message) {
+        match message {
+            Message::Drain(done) => self.drains.push(done),
+            Message::Put(batch) => self.accept(batch),
+        }
+    }
+
+    fn accept(&mut self, batch: Batch) {
+        let now = Instant::now();
+        let Batch { puts, answer, permit } = batch;
+        if puts.is_empty() {
+            let _ = answer.send(Vec::new());
+            return;
+        }
+        let number = self.batches.open(puts.len(), answer, permit);
+        for (place, put) in puts.into_iter().enumerate() {
+            let fits = handle::check_size(&self.config, &put);
+            let item = Item {
+                hash: put.record.hash_key(),
+                deadline: put.deadline.unwrap_or_else(|| now + self.config.deadline()),
+                record: put.record,
+                origin: put.origin,
+                batch: number,
+                place,
+                attempts: 0,
+                maybe_stored: false,
+                last: None,
+            };
+            match fits {
+                Ok(()) => self.schedule.push(item),
+                Err(failure) => self.answer((item, Err(failure))),
+            }
+        }
+    }
+
+    /// Starts as many calls as may be in flight.
+    fn dispatch(&mut self, now: Instant) {
+        let hurry = !self.drains.is_empty() || self.queue.is_closed();
+        loop {
+            let room = self.calls.len() < self.config.concurrency;
+            let mut answers = Vec::new();
+            let flights = self.schedule.collect(now, room, hurry, &mut answers);
+            answers.into_iter().for_each(|answer| self.answer(answer));
+            if flights.is_empty() {
+                return;
+            }
+            let attempt = Duration::from_millis(self.config.attempt_timeout_ms);
+            let (entries, patience) = call::prepare(&flights, attempt, now);
+            stats::add(&self.counters.calls, 1);
+            stats::add(&self.counters.entries, entries.len() as u64);
+            stats::add(&self.counters.entry_bytes, entries.iter().map(|e| e.bytes() as u64).sum());
+            // A task of its own: signing and sending a call may use another core.
+            let task = self.calls.spawn(call::run(Arc::clone(&self.stream), entries, patience));
+            self.flights.insert(task.id(), flights);
+        }
+    }
+
+    fn answered(&mut self, joined: Result<(Id, Answered), tokio::task::JoinError>) {
+        let (id, answered) = match joined {
+            Ok((id, answered)) => (id, Some(answered)),
+            Err(error) => (error.id(), None),
+        };
+        let Some(flights) = self.flights.remove(&id) else { return };
+        let now = Instant::now();
+        let results = match answered {
+            Some(Answered { results, started, ended }) => {
+                self.trace(&flights, &results, started, ended);
+                results
+            }
+            None => {
+                call::all(flights.len(), Fault::Ambiguous, "call-panicked", "the call panicked".to_owned())
+            }
+        };
+        let mut answers = Vec::new();
+        for (flight, result) in flights.into_iter().zip(results) {
+            if let Err(trouble) = &result {
+                stats::add(&self.counters.entry_failures, 1);
+                warn!(stream = self.stream.name(), partition_key = %flight.sealed.entry.partition_key, records = flight.sealed.items.len(), fault = ?trouble.fault, "an aggregate was not stored: {}", trouble.message);
+            }
+            self.schedule.settle(flight, result, now, &mut self.rng, &mut answers);
+        }
+        answers.into_iter().for_each(|answer| self.answer(answer));
+    }
+
+    fn list(&self, failures: u32) -> Listing {
+        let stream = Arc::clone(&self.stream);
+        let pause = if failures == 0 { Duration::ZERO } else { self.config.pause_ceiling(failures) };
+        async move {
+            tokio::time::sleep(pause).await;
+            let listed = stream.list_shards().await.map_err(|error| error.to_string())?;
+            map_of(listed).map_err(|error| error.to_string())
+        }
+        .boxed()
+    }
+
+    fn listed(&mut self, listed: Result<ShardMap, String>) {
+        let stream = self.stream.name().to_owned();
+        match listed {
+            Ok(map) => {
+                let shards = map.open().len();
+                let mut answers = Vec::new();
+                if self.schedule.refresh(map, &mut answers) {
+                    stats::add(&self.counters.map_changes, 1);
+                    info!(%stream, shards, "the stream was resharded");
+                }
+                self.counters.misplaced.store(self.schedule.misplaced(), Ordering::Relaxed);
+                answers.into_iter().for_each(|answer| self.answer(answer));
+            }
+            Err(error) => warn!(%stream, "the shards cannot be listed: {error}"),
+        }
+    }
+
+    fn answer(&mut self, (item, outcome): Answer) {
+        match &outcome {
+            Ok(_) => {
+                stats::add(&self.counters.stored, 1);
+                stats::add(&self.counters.user_bytes, item.record.user_bytes() as u64);
+            }
+            Err(failure) => {
+                stats::add(&self.counters.failed, 1);
+                if let Some(creation) = item.record.headers.creation() {
+                    let (code, message) = (failure.code(), failure.to_string());
+                    self.tracer.failed(
+                        creation,
+                        names::SEND,
+                        self.stream.name(),
+                        SystemTime::now(),
+                        code,
+                        &message,
+                    );
+                }
+            }
+        }
+        self.batches.settle(item.batch, item.place, outcome);
+    }
+
+    fn trace(
+        &self,
+        flights: &[Flight],
+        results: &[Result<Stored, Trouble>],
+        started: SystemTime,
+        ended: SystemTime,
+    ) {
+        let items = || flights.iter().flat_map(|flight| &flight.sealed.items);
+        let trouble = results.iter().find_map(|result| result.as_ref().err());
+        let outcome = trouble
+            .map_or(Traced::Ok, |trouble| Traced::Failed { code: &trouble.code, message: &trouble.message });
+        let attributes = || {
+            let bytes: usize = flights.iter().map(|flight| flight.sealed.entry.bytes()).sum();
+            vec![
+                KeyValue::new(names::AGGREGATES, flights.len() as i64),
+                KeyValue::new(names::BYTES, bytes as i64),
+            ]
+        };
+        let step = Step::send(self.stream.name(), started, ended);
+        let creations = items().filter_map(|item| item.record.headers.creation());
+        let records = flights.iter().map(|flight| flight.sealed.items.len()).sum();
+        self.tracer.batch(step, creations, records, attributes, outcome);
+    }
+
+    /// Answers what is left.
+    fn stop(mut self) -> Report {
+        self.calls.abort_all();
+        let in_flight = std::mem::take(&mut self.flights).into_values().flatten();
+        let mut left: Vec<Item> = in_flight
+            .flat_map(|flight| flight.sealed.items)
+            .map(|mut item| {
+                item.maybe_stored = true;
+                item
+            })
+            .collect();
+        left.extend(self.schedule.abandon());
+        let unanswered = left.len();
+        for item in left {
+            let failure = if item.maybe_stored {
+                let last =
+                    item.last.as_deref().unwrap_or("the writer stopped while a put was in flight").to_owned();
+                Failure::OutcomeUnknown { attempts: item.attempts, last }
+            } else {
+                Failure::Stopped
+            };
+            self.answer((item, Err(failure)));
+        }
+        Report { unanswered }
+    }
+}
+
+fn map_of(listed: Vec<ListedShard>) -> Result<ShardMap, shard::Error> {
+    let (closed, open): (Vec<_>, Vec<_>) = listed.into_iter().partition(|listed| listed.closed);
+    let mut map = ShardMap::new(open.into_iter().map(|listed| listed.shard).collect())?;
+    closed.into_iter().for_each(|listed| map.remember_shard(listed.shard));
+    Ok(map)
+}

@@ -1,0 +1,65 @@
+//! Counters of a writer.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+#[derive(Debug, Default)]
+pub(crate) struct Counters {
+    pub(crate) records: AtomicU64,
+    pub(crate) stored: AtomicU64,
+    pub(crate) failed: AtomicU64,
+    pub(crate) calls: AtomicU64,
+    pub(crate) entries: AtomicU64,
+    pub(crate) entry_bytes: AtomicU64,
+    pub(crate) user_bytes: AtomicU64,
+    pub(crate) entry_failures: AtomicU64,
+    pub(crate) misplaced: AtomicU64,
+    pub(crate) map_changes: AtomicU64,
+}
+
+pub(crate) fn add(counter: &AtomicU64, n: u64) {
+    counter.fetch_add(n, Ordering::Relaxed);
+}
+
+/// What a writer has done so far. Counts only grow.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Stats {
+    /// Records taken.
+    pub records: u64,
+    /// Records answered with a place.
+    pub stored: u64,
+    /// Records answered with a failure.
+    pub failed: u64,
+    /// `PutRecords` calls made.
+    pub calls: u64,
+    /// Kinesis records put, retries included.
+    pub entries: u64,
+    /// Bytes of those, partition keys included.
+    pub entry_bytes: u64,
+    /// Bytes of keys, headers and data of stored records, once each.
+    pub user_bytes: u64,
+    /// Entries that the service refused for the moment.
+    pub entry_failures: u64,
+    /// Aggregates put again because a member did not belong to the shard that answered.
+    pub misplaced: u64,
+    /// How often a fresh shard map replaced the old one.
+    pub map_changes: u64,
+}
+
+impl Counters {
+    pub(crate) fn read(&self) -> Stats {
+        let get = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        Stats {
+            records: get(&self.records),
+            stored: get(&self.stored),
+            failed: get(&self.failed),
+            calls: get(&self.calls),
+            entries: get(&self.entries),
+            entry_bytes: get(&self.entry_bytes),
+            user_bytes: get(&self.user_bytes),
+            entry_failures: get(&self.entry_failures),
+            misplaced: get(&self.misplaced),
+            map_changes: get(&self.map_changes),
+        }
+    }
+}
