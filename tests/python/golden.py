@@ -122,8 +122,8 @@ def vectors():
     yield encoded("longest-key", [("k" * 256, None, b"ascii"), ("😀" * 256, None, b"1,024 bytes of UTF-8")])
     # A payload that is itself an aggregate is data.
     yield encoded("nested", [("outer", None, encode([("inner", None, b"data")]))])
-    # Repetitive, so that the repository stays small.
-    yield encoded("one-megabyte", [("big", None, bytes(range(250)) * 4000)])
+    # Lengths of three varint bytes.
+    yield encoded("seventy-kilobytes", [("big", None, bytes(range(250)) * 280)])
 
     # Legal, though no library writes it: nothing is delivered.
     yield vector("zero-members", seal(messages_pb2.AggregatedRecord(partition_key_table=["unused"])), [])

@@ -1,0 +1,60 @@
+# The two commands of a newcomer: `make demo` and `make test`. The others are for those who stay.
+
+SHELL := /bin/bash
+CARGO ?= cargo
+TARGET := $(or $(CARGO_TARGET_DIR),target)
+# Everything but the Python module, which maturin builds. Always the same set: another one would
+# resolve features anew and compile dependencies a second time.
+WORKSPACE := --workspace --exclude headworks-python
+# Records of the demo.
+N ?= 100000
+
+export HEADWORKS_VENV ?= $(abspath $(TARGET))/venv
+
+.DEFAULT_GOAL := help
+.PHONY: help build demo test test-rust test-python test-infra venv wheel fmt lint lambda docs clean
+
+help: ## This list.
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
+
+build: ## Builds every program.
+	@echo "headworks: building (some 400 crates the first time; a few minutes on two cores)" >&2
+	$(CARGO) build $(WORKSPACE) --bins
+
+demo: build ## The whole pipeline on the embedded stack; proves that no record is lost. N=100000
+	@$(TARGET)/debug/headworks demo --records $(N)
+
+test: test-rust test-python test-infra ## Every test of the project.
+
+test-rust: venv ## Unit, property, integration and end-to-end tests.
+	$(CARGO) test $(WORKSPACE)
+
+test-python: venv wheel ## The wheel in a fresh virtualenv against the embedded stack, and the tools of the tests.
+	$(HEADWORKS_VENV)/bin/python -m pytest -q -p no:cacheprovider tests/python/test_golden.py
+	$(CARGO) test $(WORKSPACE) --test python -- --include-ignored
+
+test-infra: venv ## The templates: cfn-lint, sam validate and our own rules.
+	infra/check.sh
+
+venv:
+	@tests/python/venv.sh >&2
+
+wheel: venv ## The Python package as an abi3 wheel, in target/wheels.
+	bindings/python/build.sh
+
+fmt: ## Formats the code.
+	$(CARGO) fmt --all
+
+lint: ## Format, clippy without warnings, licences and bans.
+	$(CARGO) fmt --all --check
+	$(CARGO) clippy $(WORKSPACE) --all-targets -- -D warnings
+	$(CARGO) deny --log-level error check bans licenses sources
+
+lambda: ## The router's zip for provided.al2023, in target/lambda.
+	infra/package-router.sh
+
+docs: ## The API documentation, without warnings.
+	RUSTDOCFLAGS="-D warnings" $(CARGO) doc $(WORKSPACE) --no-deps
+
+clean: ## Removes what was built.
+	$(CARGO) clean

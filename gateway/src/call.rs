@@ -1,0 +1,186 @@
+//! Why a whole call fails. What concerns single records is in their results instead.
+
+use std::time::Duration;
+
+use headworks_proto::{MAX_BATCH_RECORDS, MAX_MESSAGE_BYTES};
+use headworks_writer::Refused;
+use tonic::metadata::MetadataValue;
+use tonic::{Code, Status};
+
+use crate::config::{MAX_TIMEOUT, MIN_TIMEOUT};
+
+/// Trailing metadata: the delay in milliseconds after which a call may be tried again.
+pub const RETRY_AFTER_MS: &str = "retry-after-ms";
+/// Trailing metadata: the error's stable code.
+pub const ERROR_CODE: &str = "headworks-code";
+
+/// Why a call fails; nothing of the batch that it names was taken.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The gateway does not serve the stream.
+    #[error("this gateway does not serve the stream {name:?}; it serves {served}")]
+    UnknownStream {
+        /// The name that was given.
+        name: String,
+        /// The streams that it serves.
+        served: String,
+    },
+    /// No records.
+    #[error("the batch has no records; send 1 to {MAX_BATCH_RECORDS}")]
+    EmptyBatch,
+    /// Too many records.
+    #[error("the batch has {records} records, the limit is {MAX_BATCH_RECORDS}; split it")]
+    TooManyRecords {
+        /// How many it has.
+        records: usize,
+    },
+    /// Too many bytes in one message.
+    #[error(
+        "the message is larger than {MAX_MESSAGE_BYTES} bytes, which is the limit of one batch; split it ({detail})"
+    )]
+    MessageTooLarge {
+        /// What the transport said.
+        detail: String,
+    },
+    /// More than the writer can hold at all.
+    #[error(
+        "the batch has {bytes} bytes, the gateway holds {limit} for this stream; split it, or raise writer.max_buffered_bytes"
+    )]
+    BatchTooLarge {
+        /// Its bytes.
+        bytes: usize,
+        /// The writer's limit.
+        limit: usize,
+    },
+    /// The timeout is out of bounds.
+    #[error(
+        "the timeout {given} is not from {MIN_TIMEOUT:?} to {MAX_TIMEOUT:?}; leave it out for the gateway's default"
+    )]
+    Timeout {
+        /// What was given.
+        given: String,
+    },
+    /// A stream of batches that does not begin with `open`.
+    #[error("the first message of PutStream must be `open`; send it once, before any batch")]
+    NotOpened,
+    /// A second `open`.
+    #[error("PutStream was opened twice; send `open` once, and use another call for another stream")]
+    OpenedTwice,
+    /// A message with nothing in it.
+    #[error(
+        "a PutStream message holds neither `open` nor `batch`; the client may be newer than this gateway"
+    )]
+    EmptyMessage,
+    /// A message that is not of the contract.
+    #[error("a PutStream message cannot be read ({detail}); check that the client speaks headworks.v1")]
+    Unreadable {
+        /// What the transport said.
+        detail: String,
+    },
+    /// A batch number that is still unanswered.
+    #[error(
+        "the batch number {number} is still unanswered; numbers must be unique among unanswered batches, count upwards"
+    )]
+    BatchNumber {
+        /// The number.
+        number: u64,
+    },
+    /// More unanswered than was granted.
+    #[error(
+        "batch {number} makes {records} records and {bytes} bytes unanswered, the credit is {credit_records} records and {credit_bytes} bytes; wait for answers before sending more"
+    )]
+    CreditExceeded {
+        /// The batch's number.
+        number: u64,
+        /// Unanswered records with this batch.
+        records: u64,
+        /// Unanswered bytes with this batch.
+        bytes: u64,
+        /// The credit in records.
+        credit_records: u32,
+        /// The credit in bytes.
+        credit_bytes: u64,
+    },
+    /// No room.
+    #[error("no room for the batch: {limit} bytes of records wait for the stream {stream:?}; try again in {} ms", retry_after.as_millis())]
+    Full {
+        /// The stream's name.
+        stream: String,
+        /// The writer's limit in bytes.
+        limit: usize,
+        /// When room is likely.
+        retry_after: Duration,
+    },
+    /// The gateway is stopping.
+    #[error("the gateway is draining and takes no more records; use another one")]
+    Draining,
+    /// A defect of the gateway.
+    #[error("the gateway lost the call: {reason}; what became of its records is unknown")]
+    Lost {
+        /// What happened.
+        reason: String,
+    },
+}
+
+impl Error {
+    /// The stable code of this error, as in `docs/errors/`.
+    pub fn code(&self) -> &'static str {
+        match self {
+            Error::UnknownStream { .. } => "stream-unknown",
+            Error::EmptyBatch => "batch-empty",
+            Error::TooManyRecords { .. } => "batch-too-many-records",
+            Error::MessageTooLarge { .. } => "message-too-large",
+            Error::BatchTooLarge { .. } => "batch-too-large",
+            Error::Timeout { .. } => "timeout-invalid",
+            Error::NotOpened | Error::OpenedTwice | Error::EmptyMessage | Error::Unreadable { .. } => {
+                "put-stream-protocol"
+            }
+            Error::BatchNumber { .. } => "batch-number-repeated",
+            Error::CreditExceeded { .. } => "credit-exceeded",
+            Error::Full { .. } => "writer-full",
+            Error::Draining => "gateway-draining",
+            Error::Lost { .. } => "internal",
+        }
+    }
+
+    /// Whether the same call may succeed later, here or at another gateway.
+    pub fn is_retryable(&self) -> bool {
+        matches!(self, Error::Full { .. } | Error::Draining)
+    }
+
+    /// The gRPC status code.
+    pub fn grpc(&self) -> Code {
+        match self {
+            Error::UnknownStream { .. } => Code::NotFound,
+            Error::Full { .. } => Code::ResourceExhausted,
+            Error::Draining => Code::Unavailable,
+            Error::Lost { .. } => Code::Internal,
+            _ => Code::InvalidArgument,
+        }
+    }
+
+    /// What the writer's refusal of a batch means for the call.
+    pub(crate) fn from_refused(refused: Refused, stream: &str) -> Self {
+        match refused {
+            Refused::Full { limit, retry_after } => {
+                Self::Full { stream: stream.to_owned(), limit, retry_after }
+            }
+            Refused::BatchTooLarge { bytes, limit } => Self::BatchTooLarge { bytes, limit },
+            Refused::Stopped => Self::Draining,
+            other => Self::Lost { reason: other.to_string() },
+        }
+    }
+}
+
+impl From<Error> for Status {
+    fn from(error: Error) -> Self {
+        let mut status = Status::new(error.grpc(), error.to_string());
+        let metadata = status.metadata_mut();
+        metadata.insert(ERROR_CODE, MetadataValue::from_static(error.code()));
+        if let Error::Full { retry_after, .. } = error {
+            metadata.insert(RETRY_AFTER_MS, MetadataValue::from(retry_after.as_millis() as u64));
+        }
+        status
+    }
+}

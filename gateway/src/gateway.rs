@@ -1,0 +1,342 @@
+//! The gateway as a whole: what it starts, how it stops.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::future::join_all;
+use headworks_telemetry::{Minter, RecordTracer};
+use headworks_writer::{Stream, Writer};
+use tokio::net::TcpListener;
+use tokio::task::JoinSet;
+use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::{AbortOnDropHandle, TaskTracker};
+use tonic::service::Routes;
+use tonic::transport::Server;
+use tonic::transport::server::TcpIncoming;
+use tonic_health::ServingStatus;
+use tonic_health::server::HealthReporter;
+use tracing::{error, info, warn};
+
+use crate::config::{self, Config};
+use crate::door::Door;
+use crate::kinesis;
+use crate::shared::{Inbound, Shared};
+
+/// The health service's name for the gRPC service as a whole.
+const SERVICE: &str = "headworks.v1.Gateway";
+/// How often an idle connection is asked whether it lives, and how long it may take to say so.
+const KEEPALIVE: (Duration, Duration) = (Duration::from_secs(20), Duration::from_secs(10));
+/// How long connections have, after the last answer, to carry it out.
+const LAST_WORDS: Duration = Duration::from_secs(1);
+
+/// Why a gateway did not start.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum BindError {
+    /// The configuration.
+    #[error(transparent)]
+    Config(#[from] config::Error),
+    /// A stream cannot be written to.
+    #[error("{source} (Kinesis endpoint: {endpoint})")]
+    Stream {
+        /// Where Kinesis was looked for.
+        endpoint: String,
+        /// What the writer said.
+        source: headworks_writer::StartError,
+    },
+    /// The port is taken.
+    #[error(
+        "the address {address} is already in use; stop the process that listens there, or set listen (HEADWORKS_GATEWAY_LISTEN) to another port"
+    )]
+    AddressInUse {
+        /// The address.
+        address: SocketAddr,
+    },
+    /// The address cannot be listened on.
+    #[error(
+        "cannot listen on {address}: {source}; set listen (HEADWORKS_GATEWAY_LISTEN) to an address of this machine and a port that may be used"
+    )]
+    Listen {
+        /// The address.
+        address: SocketAddr,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// The contract's descriptors cannot be served; a defect of the build.
+    #[error("the contract's descriptors are damaged: {source}; build the gateway again")]
+    Reflection {
+        /// What is wrong.
+        source: tonic_reflection::server::Error,
+    },
+}
+
+impl BindError {
+    /// The stable code of this error, as in `docs/errors/`.
+    pub fn code(&self) -> &'static str {
+        match self {
+            BindError::Config(error) => error.code(),
+            BindError::Stream { source, .. } => source.code(),
+            BindError::AddressInUse { .. } => "address-in-use",
+            BindError::Listen { .. } => "listen-failed",
+            BindError::Reflection { .. } => "internal",
+        }
+    }
+
+    /// Whether a later start may succeed with the same settings.
+    pub fn is_retryable(&self) -> bool {
+        match self {
+            BindError::Config(error) => error.is_retryable(),
+            BindError::Stream { source, .. } => source.is_retryable(),
+            BindError::AddressInUse { .. } => true,
+            BindError::Listen { .. } | BindError::Reflection { .. } => false,
+        }
+    }
+}
+
+/// Why a gateway stopped that nobody told to.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum RunError {
+    /// The server failed.
+    #[error("the server on {address} failed: {source}")]
+    Serve {
+        /// The address.
+        address: SocketAddr,
+        /// What happened.
+        source: tonic::transport::Error,
+    },
+    /// A part that runs as long as the gateway ended by itself: a defect.
+    #[error("the gateway's {what} stopped by itself ({reason}); restart the gateway")]
+    Stopped {
+        /// Which part.
+        what: &'static str,
+        /// What is known.
+        reason: String,
+    },
+}
+
+impl RunError {
+    /// The stable code of this error, as in `docs/errors/`.
+    pub fn code(&self) -> &'static str {
+        match self {
+            RunError::Serve { .. } => "serve-failed",
+            RunError::Stopped { .. } => "internal",
+        }
+    }
+
+    /// Whether a gateway that is started again may do better.
+    pub fn is_retryable(&self) -> bool {
+        true
+    }
+}
+
+/// What was left when a gateway stopped.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Report {
+    /// Records that were taken and that no stream had confirmed at the drain deadline. Each was
+    /// answered with a retryable error or as of unknown outcome, never as stored.
+    pub unanswered: usize,
+}
+
+/// A gateway that has its port and its streams, and does not serve yet.
+#[derive(Debug)]
+pub struct Gateway {
+    shared: Arc<Shared>,
+    writers: Vec<Writer>,
+    listener: TcpListener,
+    address: SocketAddr,
+    routes: Routes,
+    health: HealthReporter,
+}
+
+/// A gateway as others see it. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Handle {
+    shared: Arc<Shared>,
+    address: SocketAddr,
+}
+
+impl Handle {
+    /// The address that it listens on.
+    pub fn local_addr(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// The settings in force.
+    pub fn config(&self) -> &Config {
+        &self.shared.config
+    }
+
+    /// The writer of a stream: its counts, and what it holds.
+    pub fn writer(&self, stream: &str) -> Option<&headworks_writer::Handle> {
+        self.shared.inbound(stream).ok().map(|inbound| &inbound.writer)
+    }
+}
+
+impl Gateway {
+    /// Checks the configuration and each stream, and takes the port. `streams` gives the stream of a
+    /// name, such as [`kinesis::streams`].
+    ///
+    /// `minter` gives an identity to records that bring none; `tracer` tells of their creation, and
+    /// of the puts.
+    pub async fn bind(
+        config: Config,
+        streams: impl Fn(&str) -> Arc<dyn Stream>,
+        minter: Minter,
+        tracer: RecordTracer,
+    ) -> Result<(Gateway, Handle), BindError> {
+        config.validate()?;
+        // The port first: it is the cheaper check, and a second gateway must not touch the streams.
+        let address = config.listen;
+        let listener = TcpListener::bind(address).await.map_err(|source| match source.kind() {
+            io::ErrorKind::AddrInUse => BindError::AddressInUse { address },
+            _ => BindError::Listen { address, source },
+        })?;
+        let address = listener.local_addr().map_err(|source| BindError::Listen { address, source })?;
+        let (mut writers, mut inbound) = (Vec::new(), Vec::new());
+        for stream in &config.streams {
+            // The gateway keeps the deadline for all streams together.
+            let settings = headworks_writer::Config { drain_ms: 0, ..stream.writer.clone() };
+            let (writer, handle) = Writer::start_shared(settings, streams(&stream.name), tracer.clone())
+                .await
+                .map_err(|source| BindError::Stream {
+                    endpoint: kinesis::endpoint(&config).unwrap_or_else(|| "AWS's own".to_owned()),
+                    source,
+                })?;
+            writers.push(writer);
+            inbound.push(Arc::new(Inbound { name: stream.name.as_str().into(), writer: handle }));
+        }
+        let shared = Arc::new(Shared {
+            config,
+            streams: inbound,
+            minter,
+            tracer,
+            draining: CancellationToken::new(),
+            calls: TaskTracker::new(),
+        });
+        let (health, health_service) = tonic_health::server::health_reporter();
+        let reflection = tonic_reflection::server::Builder::configure()
+            .register_encoded_file_descriptor_set(headworks_proto::FILE_DESCRIPTOR_SET)
+            .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+            .build_v1()
+            .map_err(|source| BindError::Reflection { source })?;
+        let routes = Routes::new(Door::service(Arc::clone(&shared)))
+            .add_service(health_service)
+            .add_service(reflection);
+        let handle = Handle { shared: Arc::clone(&shared), address };
+        Ok((Gateway { shared, writers, listener, address, routes, health }, handle))
+    }
+
+    /// Serves until `shutdown` is cancelled, then drains: takes nothing more, waits for the streams'
+    /// answers up to the drain deadline, answers what is left, and says how much that was.
+    pub async fn run(self, shutdown: CancellationToken) -> Result<Report, RunError> {
+        let Gateway { shared, writers, listener, address, routes, mut health } = self;
+        let stop_writers = CancellationToken::new();
+        let mut writing: JoinSet<headworks_writer::Report> = JoinSet::new();
+        for writer in writers {
+            writing.spawn(writer.run(stop_writers.clone()));
+        }
+        set_health(&health, &shared, ServingStatus::Serving).await;
+        let server = Server::builder()
+            .http2_keepalive_interval(Some(KEEPALIVE.0))
+            .http2_keepalive_timeout(Some(KEEPALIVE.1))
+            .add_routes(routes)
+            .serve_with_incoming_shutdown(
+                TcpIncoming::from(listener).with_nodelay(Some(true)),
+                shared.draining.clone().cancelled_owned(),
+            );
+        // A task of its own, so that it goes on while the rest drains.
+        let mut server = AbortOnDropHandle::new(tokio::spawn(server));
+        let streams: Vec<&str> = shared.streams.iter().map(|stream| &*stream.name).collect();
+        info!(%address, ?streams, "the gateway serves");
+
+        let failure = tokio::select! {
+            () = shutdown.cancelled() => None,
+            served = &mut server => Some(match served {
+                Ok(Err(source)) => RunError::Serve { address, source },
+                Ok(Ok(())) => RunError::Stopped { what: "server", reason: "it returned".to_owned() },
+                Err(error) => RunError::Stopped { what: "server", reason: error.to_string() },
+            }),
+            Some(ended) = writing.join_next() => {
+                let reason = ended.err().map_or_else(|| "it returned".to_owned(), |error| error.to_string());
+                Some(RunError::Stopped { what: "writer", reason })
+            }
+        };
+
+        let report = drain(&shared, &health, stop_writers, writing).await;
+        close_watches(&mut health, &shared).await;
+        if !server.is_finished() && timeout(LAST_WORDS, &mut server).await.is_err() {
+            info!("some clients keep their connections; they are closed");
+        }
+        match failure {
+            Some(failure) => {
+                error!(code = failure.code(), "{failure}");
+                Err(failure)
+            }
+            None => Ok(report),
+        }
+    }
+}
+
+/// Takes nothing more, and waits for what is open, up to the deadline.
+async fn drain(
+    shared: &Shared,
+    health: &HealthReporter,
+    stop_writers: CancellationToken,
+    mut writing: JoinSet<headworks_writer::Report>,
+) -> Report {
+    let patience = Duration::from_millis(shared.config.drain_ms);
+    info!(?patience, "the gateway drains");
+    shared.draining.cancel();
+    set_health(health, shared, ServingStatus::NotServing).await;
+    shared.calls.close();
+    let settled = async {
+        // Lanes send without lingering while they drain.
+        join_all(shared.streams.iter().map(|stream| stream.writer.drain())).await;
+        shared.calls.wait().await;
+    };
+    let in_time = timeout(patience, settled).await.is_ok();
+    // The writers have no patience of their own: they answer what is left, at once.
+    stop_writers.cancel();
+    let mut unanswered = 0;
+    while let Some(ended) = writing.join_next().await {
+        match ended {
+            Ok(report) => unanswered += report.unanswered,
+            Err(error) => error!("a writer was lost: {error}"),
+        }
+    }
+    if unanswered > 0 {
+        warn!(
+            unanswered,
+            "records were not stored, or nobody knows, when the drain deadline passed; their senders were told"
+        );
+    } else if !in_time {
+        warn!("every record was answered, but clients have not read all of the answers");
+    } else {
+        info!("nothing was left");
+    }
+    // Those answers are carried out while the clients listen.
+    let _ = timeout(LAST_WORDS, shared.calls.wait()).await;
+    Report { unanswered }
+}
+
+async fn set_health(health: &HealthReporter, shared: &Shared, status: ServingStatus) {
+    for name in health_names(shared) {
+        health.set_service_status(name, status).await;
+    }
+}
+
+/// Ends the watches of health, which would hold their connections for ever.
+async fn close_watches(health: &mut HealthReporter, shared: &Shared) {
+    for name in health_names(shared) {
+        health.clear_service_status(name).await;
+    }
+}
+
+/// The process, the service, and each stream.
+fn health_names(shared: &Shared) -> impl Iterator<Item = &str> {
+    ["", SERVICE].into_iter().chain(shared.streams.iter().map(|stream| &*stream.name))
+}

@@ -1,0 +1,166 @@
+//! `PutRecord` and `PutRecords`.
+
+use serde::{Deserialize, Serialize};
+
+use super::super::codec::Blob;
+use super::super::hash::parse_hash;
+use super::super::record::{Put, PutEntry};
+use super::super::validate::Check;
+use super::super::{Engine, Error, SequenceNumber};
+use super::{require, stream_name};
+
+/// Records in one `PutRecords`.
+const MAX_RECORDS: usize = 500;
+/// Payload and partition key bytes in one `PutRecords`, as the service's guide states since records of 10 MiB.
+const MAX_REQUEST_BYTES: usize = 10 << 20;
+/// The largest record that any stream takes.
+const MAX_RECORD_BYTES: usize = 10 << 20;
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub(crate) struct PutRecordRequest {
+    stream_name: Option<String>,
+    #[serde(rename = "StreamARN")]
+    stream_arn: Option<String>,
+    data: Option<Blob>,
+    partition_key: Option<String>,
+    explicit_hash_key: Option<String>,
+}
+
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "PascalCase")]
+pub(crate) struct PutRecordAnswer {
+    shard_id: String,
+    sequence_number: SequenceNumber,
+    encryption_type: &'static str,
+}
+
+pub(crate) fn put_record(engine: &Engine, request: PutRecordRequest) -> Result<PutRecordAnswer, Error> {
+    let stream = stream_name(request.stream_name.as_deref(), request.stream_arn.as_deref())?;
+    let item = Item {
+        data: request.data,
+        partition_key: request.partition_key,
+        explicit_hash_key: request.explicit_hash_key,
+    };
+    let mut check = Check::default();
+    item.check(&mut check, "");
+    check.done()?;
+    let put = engine.put(&stream, item.into_entry()?)?;
+    Ok(PutRecordAnswer { shard_id: put.shard_id(), sequence_number: put.sequence, encryption_type: "NONE" })
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub(crate) struct PutRecordsRequest {
+    stream_name: Option<String>,
+    #[serde(rename = "StreamARN")]
+    stream_arn: Option<String>,
+    records: Option<Vec<Item>>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct Item {
+    data: Option<Blob>,
+    partition_key: Option<String>,
+    explicit_hash_key: Option<String>,
+}
+
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "PascalCase")]
+pub(crate) struct PutRecordsAnswer {
+    failed_record_count: usize,
+    records: Vec<ItemAnswer>,
+    encryption_type: &'static str,
+}
+
+#[derive(Debug, Serialize)]
+#[serde(untagged)]
+enum ItemAnswer {
+    #[serde(rename_all = "PascalCase")]
+    Stored { sequence_number: SequenceNumber, shard_id: String },
+    #[serde(rename_all = "PascalCase")]
+    Failed { error_code: &'static str, error_message: String },
+}
+
+pub(crate) fn put_records(engine: &Engine, request: PutRecordsRequest) -> Result<PutRecordsAnswer, Error> {
+    let stream = stream_name(request.stream_name.as_deref(), request.stream_arn.as_deref())?;
+    let items = require(request.records, "records")?;
+    let mut check = Check::default();
+    if items.is_empty() {
+        check.violate(&"[]", "records", "Member must have length greater than or equal to 1");
+    } else if items.len() > MAX_RECORDS {
+        let found = format!("{} records", items.len());
+        check.violate(&found, "records", "Member must have length less than or equal to 500");
+    }
+    for (at, item) in items.iter().enumerate() {
+        if item.is_plain() {
+            continue;
+        }
+        item.check(&mut check, &format!("records.{}.member.", at + 1));
+    }
+    check.done()?;
+    let entries = items.into_iter().map(Item::into_entry).collect::<Result<Vec<_>, _>>()?;
+    let total: usize = entries.iter().map(PutEntry::size).sum();
+    if total > MAX_REQUEST_BYTES {
+        return Err(Error::InvalidArgument(format!(
+            "Records size exceeds 10 MB limit: the request is {total} bytes with its partition keys; send fewer \
+             records in one call."
+        )));
+    }
+    let records: Vec<_> = engine.put_batch(&stream, entries)?.into_iter().map(ItemAnswer::from).collect();
+    let failed_record_count =
+        records.iter().filter(|answer| matches!(answer, ItemAnswer::Failed { .. })).count();
+    Ok(PutRecordsAnswer { failed_record_count, records, encryption_type: "NONE" })
+}
+
+impl From<Result<Put, Error>> for ItemAnswer {
+    fn from(answer: Result<Put, Error>) -> Self {
+        match answer {
+            Ok(put) => Self::Stored { sequence_number: put.sequence, shard_id: put.shard_id() },
+            Err(error) => Self::Failed { error_code: error.exception(), error_message: error.to_string() },
+        }
+    }
+}
+
+impl Item {
+    /// Whether nothing can be wrong with it: spares formatting a field name for each of 500 good records.
+    fn is_plain(&self) -> bool {
+        let key_fits = self.partition_key.as_ref().is_some_and(|key| (1..=256).contains(&key.len()));
+        let data_fits = self.data.as_ref().is_some_and(|data| data.0.len() <= MAX_RECORD_BYTES);
+        key_fits && data_fits && self.explicit_hash_key.is_none()
+    }
+
+    fn check(&self, check: &mut Check, prefix: &str) {
+        let field = |name: &str| format!("{prefix}{name}");
+        check.required(self.data.as_ref(), &field("data"));
+        check.required(self.partition_key.as_ref(), &field("partitionKey"));
+        if let Some(key) = &self.partition_key {
+            check.length(key, &field("partitionKey"), 1, 256);
+        }
+        if let Some(data) = &self.data
+            && data.0.len() > MAX_RECORD_BYTES
+        {
+            let found = format!("{} bytes", data.0.len());
+            let constraint = format!("Member must have length less than or equal to {MAX_RECORD_BYTES}");
+            check.violate(&found, &field("data"), &constraint);
+        }
+    }
+
+    fn into_entry(self) -> Result<PutEntry, Error> {
+        let explicit_hash_key = match self.explicit_hash_key {
+            None => None,
+            Some(text) => Some(parse_hash(&text).ok_or_else(|| {
+                Error::InvalidArgument(format!(
+                    "Invalid ExplicitHashKey. ExplicitHashKey must be in the range: [0, 2^128-1]. Specified value \
+                     was {text}"
+                ))
+            })?),
+        };
+        Ok(PutEntry {
+            partition_key: self.partition_key.unwrap_or_default().into(),
+            explicit_hash_key,
+            data: self.data.unwrap_or_default().0,
+        })
+    }
+}

@@ -1,0 +1,334 @@
+//! Creating, deleting, describing and listing streams, and their retention.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use super::super::codec::Timestamp;
+use super::super::record::parse_shard_id;
+use super::super::validate::Check;
+use super::super::{CreateStream, Engine, Error, StreamMode, StreamSummary};
+use super::shards::{ShardOut, shard_number};
+use super::{require, stream_name, tags};
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub(crate) struct StreamRequest {
+    stream_name: Option<String>,
+    #[serde(rename = "StreamARN")]
+    stream_arn: Option<String>,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub(crate) struct ModeDetails {
+    stream_mode: String,
+}
+
+impl From<StreamMode> for ModeDetails {
+    fn from(mode: StreamMode) -> Self {
+        Self { stream_mode: mode.as_str().to_owned() }
+    }
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub(crate) struct CreateRequest {
+    stream_name: Option<String>,
+    shard_count: Option<i64>,
+    stream_mode_details: Option<ModeDetails>,
+    tags: Option<BTreeMap<String, String>>,
+    #[serde(rename = "MaxRecordSizeInKiB")]
+    max_record_size_in_kib: Option<i64>,
+}
+
+pub(crate) fn create(engine: &Engine, request: CreateRequest) -> Result<(), Error> {
+    let name = require(request.stream_name, "streamName")?;
+    let mut check = Check::default();
+    check.name(&name, "streamName");
+    if let Some(mode) = &request.stream_mode_details {
+        check.one_of(&mode.stream_mode, "streamModeDetails.streamMode", &["PROVISIONED", "ON_DEMAND"]);
+    }
+    if let Some(count) = request.shard_count {
+        check.range(count, "shardCount", 1, 100_000);
+    }
+    if let Some(kib) = request.max_record_size_in_kib {
+        check.range(kib, "maxRecordSizeInKiB", 1_024, 10_240);
+    }
+    check.done()?;
+    let on_demand = request.stream_mode_details.is_some_and(|mode| mode.stream_mode == "ON_DEMAND");
+    let mode = if on_demand { StreamMode::OnDemand } else { StreamMode::Provisioned };
+    let shards = match (mode, request.shard_count) {
+        (StreamMode::OnDemand, Some(_)) => {
+            return Err(Error::Validation(format!(
+                "ShardCount must not be set for stream {name} in ON_DEMAND mode: the service chooses it."
+            )));
+        }
+        (StreamMode::OnDemand, None) => 0,
+        (StreamMode::Provisioned, count) => u32::try_from(require(count, "shardCount")?).unwrap_or(1),
+    };
+    let tags = request.tags.unwrap_or_default();
+    tags::check(&name, engine, &tags, tags.len())?;
+    let max_record_kib = request.max_record_size_in_kib.and_then(|kib| u32::try_from(kib).ok());
+    engine.create_stream(CreateStream { name, shards, mode, tags, max_record_kib })
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub(crate) struct DeleteRequest {
+    stream_name: Option<String>,
+    #[serde(rename = "StreamARN")]
+    stream_arn: Option<String>,
+    enforce_consumer_deletion: Option<bool>,
+}
+
+pub(crate) fn delete(engine: &Engine, request: DeleteRequest) -> Result<(), Error> {
+    let stream = stream_name(request.stream_name.as_deref(), request.stream_arn.as_deref())?;
+    engine.delete_stream(&stream, request.enforce_consumer_deletion.unwrap_or(false))
+}
+
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "PascalCase")]
+pub(crate) struct SummaryAnswer {
+    stream_description_summary: Summary,
+}
+
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "PascalCase")]
+struct Summary {
+    stream_name: String,
+    #[serde(rename = "StreamARN")]
+    stream_arn: String,
+    stream_status: &'static str,
+    stream_mode_details: ModeDetails,
+    retention_period_hours: i64,
+    stream_creation_timestamp: Timestamp,
+    enhanced_monitoring: [Monitoring; 1],
+    encryption_type: &'static str,
+    open_shard_count: usize,
+    consumer_count: usize,
+    #[serde(rename = "MaxRecordSizeInKiB")]
+    max_record_size_in_kib: u32,
+}
+
+#[derive(Debug, Default, Serialize)]
+#[serde(rename_all = "PascalCase")]
+struct Monitoring {
+    shard_level_metrics: [&'static str; 0],
+}
+
+pub(crate) fn describe_summary(engine: &Engine, request: StreamRequest) -> Result<SummaryAnswer, Error> {
+    let name = stream_name(request.stream_name.as_deref(), request.stream_arn.as_deref())?;
+    let stream = engine.describe_stream(&name)?;
+    Ok(SummaryAnswer {
+        stream_description_summary: Summary {
+            stream_status: stream.status.as_str(),
+            stream_mode_details: stream.mode.into(),
+            retention_period_hours: stream.retention_hours,
+            stream_creation_timestamp: Timestamp(stream.created_ms),
+            enhanced_monitoring: Default::default(),
+            encryption_type: "NONE",
+            open_shard_count: stream.open_shards,
+            consumer_count: stream.consumers,
+            max_record_size_in_kib: stream.max_record_kib,
+            stream_name: stream.name,
+            stream_arn: stream.arn,
+        },
+    })
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub(crate) struct DescribeRequest {
+    stream_name: Option<String>,
+    #[serde(rename = "StreamARN")]
+    stream_arn: Option<String>,
+    limit: Option<i64>,
+    exclusive_start_shard_id: Option<String>,
+}
+
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "PascalCase")]
+pub(crate) struct DescribeAnswer {
+    stream_description: Description,
+}
+
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "PascalCase")]
+struct Description {
+    stream_name: String,
+    #[serde(rename = "StreamARN")]
+    stream_arn: String,
+    stream_status: &'static str,
+    stream_mode_details: ModeDetails,
+    shards: Vec<ShardOut>,
+    has_more_shards: bool,
+    retention_period_hours: i64,
+    stream_creation_timestamp: Timestamp,
+    enhanced_monitoring: [Monitoring; 1],
+    encryption_type: &'static str,
+}
+
+pub(crate) fn describe(engine: &Engine, request: DescribeRequest) -> Result<DescribeAnswer, Error> {
+    let name = stream_name(request.stream_name.as_deref(), request.stream_arn.as_deref())?;
+    let limit = request.limit.unwrap_or(100);
+    let mut check = Check::default();
+    check.range(limit, "limit", 1, 10_000);
+    check.done()?;
+    let after = shard_number(request.exclusive_start_shard_id.as_deref(), "exclusiveStartShardId")?;
+    let stream = engine.describe_stream(&name)?;
+    let mut shards = engine.shards(&name)?;
+    shards.retain(|shard| after.is_none_or(|after| parse_shard_id(&shard.shard_id) > Some(after)));
+    let limit = usize::try_from(limit).unwrap_or(100);
+    Ok(DescribeAnswer {
+        stream_description: Description {
+            stream_status: stream.status.as_str(),
+            stream_mode_details: stream.mode.into(),
+            has_more_shards: shards.len() > limit,
+            shards: shards.into_iter().take(limit).map(ShardOut::from).collect(),
+            retention_period_hours: stream.retention_hours,
+            stream_creation_timestamp: Timestamp(stream.created_ms),
+            enhanced_monitoring: Default::default(),
+            encryption_type: "NONE",
+            stream_name: stream.name,
+            stream_arn: stream.arn,
+        },
+    })
+}
+
+#[derive(Debug, Deserialize)]
+pub(crate) struct Nothing {}
+
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "PascalCase")]
+pub(crate) struct LimitsAnswer {
+    shard_limit: u32,
+    open_shard_count: usize,
+    on_demand_stream_count: usize,
+    on_demand_stream_count_limit: usize,
+}
+
+pub(crate) fn describe_limits(engine: &Engine, _: Nothing) -> Result<LimitsAnswer, Error> {
+    let streams = engine.list_streams();
+    Ok(LimitsAnswer {
+        shard_limit: engine.settings().shard_limit,
+        open_shard_count: streams.iter().map(|stream| stream.open_shards).sum(),
+        on_demand_stream_count: streams.iter().filter(|stream| stream.mode == StreamMode::OnDemand).count(),
+        on_demand_stream_count_limit: 50,
+    })
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub(crate) struct ListRequest {
+    limit: Option<i64>,
+    exclusive_start_stream_name: Option<String>,
+    next_token: Option<String>,
+}
+
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "PascalCase")]
+pub(crate) struct ListAnswer {
+    stream_names: Vec<String>,
+    has_more_streams: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    next_token: Option<String>,
+    stream_summaries: Vec<ListedStream>,
+}
+
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "PascalCase")]
+struct ListedStream {
+    stream_name: String,
+    #[serde(rename = "StreamARN")]
+    stream_arn: String,
+    stream_status: &'static str,
+    stream_mode_details: ModeDetails,
+    stream_creation_timestamp: Timestamp,
+}
+
+impl From<StreamSummary> for ListedStream {
+    fn from(stream: StreamSummary) -> Self {
+        Self {
+            stream_name: stream.name,
+            stream_arn: stream.arn,
+            stream_status: stream.status.as_str(),
+            stream_mode_details: stream.mode.into(),
+            stream_creation_timestamp: Timestamp(stream.created_ms),
+        }
+    }
+}
+
+pub(crate) fn list(engine: &Engine, request: ListRequest) -> Result<ListAnswer, Error> {
+    let limit = request.limit.unwrap_or(100);
+    let mut check = Check::default();
+    check.range(limit, "limit", 1, 10_000);
+    check.done()?;
+    // The token is the last name of the page before, as for ExclusiveStartStreamName.
+    let after = request.next_token.or(request.exclusive_start_stream_name);
+    let mut streams = engine.list_streams();
+    streams.retain(|stream| after.as_ref().is_none_or(|after| stream.name > *after));
+    let limit = usize::try_from(limit).unwrap_or(100);
+    let has_more_streams = streams.len() > limit;
+    streams.truncate(limit);
+    let stream_names: Vec<_> = streams.iter().map(|stream| stream.name.clone()).collect();
+    Ok(ListAnswer {
+        next_token: stream_names.last().filter(|_| has_more_streams).cloned(),
+        stream_names,
+        has_more_streams,
+        stream_summaries: streams.into_iter().map(ListedStream::from).collect(),
+    })
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub(crate) struct RetentionRequest {
+    stream_name: Option<String>,
+    #[serde(rename = "StreamARN")]
+    stream_arn: Option<String>,
+    retention_period_hours: Option<i64>,
+}
+
+impl RetentionRequest {
+    fn parse(self, engine: &Engine) -> Result<(StreamSummary, i64), Error> {
+        let name = stream_name(self.stream_name.as_deref(), self.stream_arn.as_deref())?;
+        let hours = require(self.retention_period_hours, "retentionPeriodHours")?;
+        if hours < 24 {
+            return Err(Error::InvalidArgument(format!(
+                "Minimum allowed retention period is 24 hours. Requested retention period ({hours} hours) is too \
+                 short."
+            )));
+        }
+        if hours > 8_760 {
+            return Err(Error::InvalidArgument(format!(
+                "Maximum allowed retention period is 8760 hours. Requested retention period ({hours} hours) is too \
+                 long."
+            )));
+        }
+        Ok((engine.describe_stream(&name)?, hours))
+    }
+}
+
+pub(crate) fn increase_retention(engine: &Engine, request: RetentionRequest) -> Result<(), Error> {
+    let (stream, hours) = request.parse(engine)?;
+    if hours < stream.retention_hours {
+        return Err(Error::InvalidArgument(format!(
+            "Requested retention period ({hours} hours) for stream {} can not be shorter than existing retention \
+             period ({} hours). Use DecreaseRetentionPeriod API.",
+            stream.name, stream.retention_hours
+        )));
+    }
+    engine.set_retention_hours(&stream.name, hours)
+}
+
+pub(crate) fn decrease_retention(engine: &Engine, request: RetentionRequest) -> Result<(), Error> {
+    let (stream, hours) = request.parse(engine)?;
+    if hours > stream.retention_hours {
+        return Err(Error::InvalidArgument(format!(
+            "Requested retention period ({hours} hours) for stream {} can not be longer than existing retention \
+             period ({} hours). Use IncreaseRetentionPeriod API.",
+            stream.name, stream.retention_hours
+        )));
+    }
+    engine.set_retention_hours(&stream.name, hours)
+}

@@ -1,0 +1,101 @@
+//! The service's errors: one variant per exception, with the message that a client of the service would see.
+
+/// Why an operation was refused.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The request breaks a constraint of its shape.
+    #[error("{0}")]
+    Validation(String),
+    /// A value is of the right shape but cannot be used here.
+    #[error("{0}")]
+    InvalidArgument(String),
+    /// There is no such stream, shard or consumer.
+    #[error("{0}")]
+    ResourceNotFound(String),
+    /// The resource is in a state that forbids the operation.
+    #[error("{0}")]
+    ResourceInUse(String),
+    /// An account limit would be exceeded.
+    #[error("{0}")]
+    LimitExceeded(String),
+    /// A shard iterator is older than its lifetime.
+    #[error("{0}")]
+    ExpiredIterator(String),
+    /// A paging token is older than its lifetime.
+    #[error("{0}")]
+    ExpiredNextToken(String),
+    /// A shard takes no more for now.
+    #[error("{0}")]
+    ThroughputExceeded(String),
+    /// The body cannot be read as the operation's request.
+    #[error("{0}")]
+    Serialization(String),
+    /// The target names no operation that exists here.
+    #[error("{0}")]
+    UnknownOperation(String),
+    /// The request is not one of this protocol.
+    #[error("{0}")]
+    NotOfThisProtocol(String),
+    /// A fault of this server.
+    #[error("{0}")]
+    Internal(String),
+}
+
+impl Error {
+    /// The exception's name on the wire.
+    #[must_use]
+    pub fn exception(&self) -> &'static str {
+        match self {
+            Self::Validation(_) => "ValidationException",
+            Self::InvalidArgument(_) => "InvalidArgumentException",
+            Self::ResourceNotFound(_) => "ResourceNotFoundException",
+            Self::ResourceInUse(_) => "ResourceInUseException",
+            Self::LimitExceeded(_) => "LimitExceededException",
+            Self::ExpiredIterator(_) => "ExpiredIteratorException",
+            Self::ExpiredNextToken(_) => "ExpiredNextTokenException",
+            Self::ThroughputExceeded(_) => "ProvisionedThroughputExceededException",
+            Self::Serialization(_) => "SerializationException",
+            Self::UnknownOperation(_) | Self::NotOfThisProtocol(_) => "UnknownOperationException",
+            Self::Internal(_) => "InternalFailure",
+        }
+    }
+
+    /// The stable code of this crate's own errors.
+    #[must_use]
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::Validation(_) => "validation",
+            Self::InvalidArgument(_) => "invalid-argument",
+            Self::ResourceNotFound(_) => "resource-not-found",
+            Self::ResourceInUse(_) => "resource-in-use",
+            Self::LimitExceeded(_) => "limit-exceeded",
+            Self::ExpiredIterator(_) => "expired-iterator",
+            Self::ExpiredNextToken(_) => "expired-next-token",
+            Self::ThroughputExceeded(_) => "throughput-exceeded",
+            Self::Serialization(_) => "serialization",
+            Self::UnknownOperation(_) => "unknown-operation",
+            Self::NotOfThisProtocol(_) => "not-of-this-protocol",
+            Self::Internal(_) => "internal",
+        }
+    }
+
+    /// Whether the same call may succeed later.
+    #[must_use]
+    pub fn is_retryable(&self) -> bool {
+        matches!(
+            self,
+            Self::ThroughputExceeded(_) | Self::LimitExceeded(_) | Self::ResourceInUse(_) | Self::Internal(_)
+        )
+    }
+
+    /// The HTTP status that carries it.
+    #[must_use]
+    pub fn status(&self) -> http::StatusCode {
+        match self {
+            Self::Internal(_) => http::StatusCode::INTERNAL_SERVER_ERROR,
+            Self::NotOfThisProtocol(_) => http::StatusCode::NOT_FOUND,
+            _ => http::StatusCode::BAD_REQUEST,
+        }
+    }
+}

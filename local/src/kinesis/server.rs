@@ -1,0 +1,142 @@
+//! The AWS protocol over the engine: JSON 1.1 and CBOR 1.1, HTTP/1.1 and h2c on one port.
+
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::StreamExt;
+use http::header::{CONTENT_TYPE, HeaderValue};
+use http::{Method, Response, StatusCode};
+use http_body_util::combinators::UnsyncBoxBody;
+use http_body_util::{BodyExt, Full, Limited, StreamBody};
+use hyper::Request;
+use hyper::body::{Frame, Incoming};
+use hyper::service::service_fn;
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+
+use super::api::{self, Reply};
+use super::codec::Codec;
+use super::engine::Engine;
+use super::error::Error;
+
+/// The prefix of every operation's target.
+const TARGET: &str = "Kinesis_20131202.";
+/// The largest request is 10 MiB of data in base64, with keys and punctuation.
+const MAX_BODY: usize = 20 << 20;
+/// How often shards that nobody touches are trimmed.
+const SWEEP: Duration = Duration::from_mins(1);
+
+type ResponseBody = UnsyncBoxBody<Bytes, Infallible>;
+
+/// Serves `engine` on `listener` until `shutdown`; subscriptions end with it.
+pub async fn run(engine: Arc<Engine>, listener: TcpListener, shutdown: CancellationToken) {
+    let service = {
+        let (engine, shutdown) = (Arc::clone(&engine), shutdown.clone());
+        service_fn(move |request| {
+            let (engine, shutdown) = (Arc::clone(&engine), shutdown.clone());
+            async move { Ok::<_, Infallible>(handle(&engine, request, &shutdown).await) }
+        })
+    };
+    tokio::join!(crate::http::serve(listener, service, shutdown.clone()), sweep(&engine, &shutdown));
+}
+
+async fn sweep(engine: &Engine, shutdown: &CancellationToken) {
+    let mut ticks = tokio::time::interval(SWEEP);
+    loop {
+        tokio::select! {
+            () = shutdown.cancelled() => return,
+            _ = ticks.tick() => engine.sweep(),
+        }
+    }
+}
+
+async fn handle(
+    engine: &Arc<Engine>,
+    request: Request<Incoming>,
+    shutdown: &CancellationToken,
+) -> Response<ResponseBody> {
+    let codec = codec_of(&request);
+    match answer(engine, request, codec, shutdown).await {
+        Ok(Reply::Body(body)) => {
+            response(StatusCode::OK, codec.unwrap_or(Codec::Json).content_type(), full(body))
+        }
+        Ok(Reply::Messages(subscription)) => {
+            let frames = subscription.into_messages().map(|message| Ok(Frame::data(message)));
+            let body = StreamBody::new(frames).boxed_unsync();
+            response(StatusCode::OK, "application/vnd.amazon.eventstream", body)
+        }
+        Err(error) => {
+            tracing::debug!(exception = error.exception(), %error, "refused");
+            let codec = codec.unwrap_or(Codec::Json);
+            let payload = api::error_payload(codec, &error);
+            response(error.status(), codec.content_type(), full(payload))
+        }
+    }
+}
+
+/// The encoding of the request. A body without a content type is taken as JSON.
+fn codec_of(request: &Request<Incoming>) -> Option<Codec> {
+    match request.headers().get(CONTENT_TYPE) {
+        None => Some(Codec::Json),
+        Some(value) => value.to_str().ok().and_then(Codec::of),
+    }
+}
+
+async fn answer(
+    engine: &Arc<Engine>,
+    request: Request<Incoming>,
+    codec: Option<Codec>,
+    shutdown: &CancellationToken,
+) -> Result<Reply, Error> {
+    if request.method() != Method::POST {
+        return Err(Error::NotOfThisProtocol(format!(
+            "{} is no call of the Kinesis API: send POST with the header X-Amz-Target.",
+            request.method()
+        )));
+    }
+    let codec = codec.ok_or_else(|| {
+        Error::NotOfThisProtocol(
+            "The content type must be application/x-amz-json-1.1 or application/x-amz-cbor-1.1.".to_owned(),
+        )
+    })?;
+    let target =
+        request.headers().get("x-amz-target").and_then(|value| value.to_str().ok()).unwrap_or_default();
+    let operation = target
+        .strip_prefix(TARGET)
+        .ok_or_else(|| {
+            Error::UnknownOperation(format!("X-Amz-Target is {target:?}: expected {TARGET}Operation."))
+        })?
+        .to_owned();
+    let body = Limited::new(request.into_body(), MAX_BODY)
+        .collect()
+        .await
+        .map_err(|error| {
+            Error::Serialization(format!("The body could not be read (at most {MAX_BODY} bytes): {error}"))
+        })?
+        .to_bytes();
+    api::dispatch(engine, &operation, codec, &body, shutdown)
+}
+
+fn full(bytes: Bytes) -> ResponseBody {
+    Full::new(bytes).boxed_unsync()
+}
+
+fn response(status: StatusCode, content_type: &'static str, body: ResponseBody) -> Response<ResponseBody> {
+    let mut response = Response::new(body);
+    *response.status_mut() = status;
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
+    if let Ok(id) = HeaderValue::try_from(request_id()) {
+        headers.insert("x-amzn-requestid", id);
+    }
+    response
+}
+
+/// A request id in the form of the service's: a random UUID.
+fn request_id() -> String {
+    let id: u128 = rand::random();
+    let hex = format!("{id:032x}");
+    format!("{}-{}-{}-{}-{}", &hex[..8], &hex[8..12], &hex[12..16], &hex[16..20], &hex[20..])
+}

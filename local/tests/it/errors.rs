@@ -1,0 +1,161 @@
+//! What is refused, and in whose words.
+
+use aws_sdk_kinesis::error::{ProvideErrorMetadata, SdkError};
+use aws_sdk_kinesis::primitives::Blob;
+use aws_sdk_kinesis::types::PutRecordsRequestEntry;
+
+use crate::support::{FIRST, Fixture, SECOND, fixture};
+
+fn refusal<T: std::fmt::Debug, E: ProvideErrorMetadata + std::fmt::Debug, R: std::fmt::Debug>(
+    answer: Result<T, SdkError<E, R>>,
+) -> (String, String) {
+    let error = answer.unwrap_err();
+    let meta = error.as_service_error().expect("an answer of the service").meta();
+    (meta.code().unwrap_or_default().to_owned(), meta.message().unwrap_or_default().to_owned())
+}
+
+async fn put(f: &Fixture, stream: &str, key: &str, hash: Option<&str>, bytes: usize) -> (String, String) {
+    let call = f.client.put_record().stream_name(stream).partition_key(key).data(Blob::new(vec![0; bytes]));
+    refusal(call.set_explicit_hash_key(hash.map(str::to_owned)).send().await)
+}
+
+#[tokio::test]
+async fn bad_records_are_refused_with_the_value_and_the_limit() {
+    let f = fixture().await;
+    f.create("s", 1).await;
+    let not_found = (
+        "ResourceNotFoundException".to_owned(),
+        "Stream nowhere under account 000000000000 not found.".to_owned(),
+    );
+    assert_eq!(put(&f, "nowhere", "k", None, 1).await, not_found);
+
+    let (code, message) = put(&f, "s", "", None, 1).await;
+    assert_eq!(code, "ValidationException");
+    assert_eq!(
+        message,
+        "1 validation error detected: Value '' at 'partitionKey' failed to satisfy constraint: Member must have \
+         length greater than or equal to 1"
+    );
+    let (code, message) = put(&f, "s", &"ö".repeat(257), None, 1).await;
+    assert_eq!(code, "ValidationException");
+    assert!(message.ends_with("Member must have length less than or equal to 256"), "{message}");
+    f.client
+        .put_record()
+        .stream_name("s")
+        .partition_key("ö".repeat(256))
+        .data(Blob::new("x"))
+        .send()
+        .await
+        .expect("256 characters, not bytes");
+
+    for hash in ["-1", "x", "340282366920938463463374607431768211456"] {
+        let (code, message) = put(&f, "s", "k", Some(hash), 1).await;
+        assert_eq!(code, "InvalidArgumentException");
+        assert!(message.ends_with(&format!("[0, 2^128-1]. Specified value was {hash}")), "{message}");
+    }
+
+    let (code, message) = put(&f, "s", "k", None, 1 << 20).await;
+    assert_eq!(code, "ValidationException", "the partition key counts");
+    assert!(message.contains("1048577 bytes") && message.contains("1048576 bytes"), "{message}");
+    let (code, _) = put(&f, "s", "k", None, (10 << 20) + 1).await;
+    assert_eq!(code, "ValidationException");
+}
+
+#[tokio::test]
+async fn bad_batches_store_nothing() {
+    let f = fixture().await;
+    f.client
+        .create_stream()
+        .stream_name("s")
+        .shard_count(1)
+        .max_record_size_in_kib(10_240)
+        .send()
+        .await
+        .unwrap();
+    let entry = |key: &str, bytes: usize| {
+        PutRecordsRequestEntry::builder().partition_key(key).data(Blob::new(vec![0; bytes])).build().unwrap()
+    };
+    let call = |entries| f.client.put_records().stream_name("s").set_records(Some(entries)).send();
+
+    let (code, message) = refusal(call(vec![]).await);
+    assert_eq!(code, "ValidationException", "{message}");
+    let (code, message) = refusal(call(vec![entry("k", 1); 501]).await);
+    assert_eq!(code, "ValidationException");
+    assert!(message.contains("501 records") && message.contains("500"), "{message}");
+    let (code, message) = refusal(call(vec![entry("k", 6 << 20), entry("k", 6 << 20)]).await);
+    assert_eq!(code, "InvalidArgumentException", "{message}");
+    let (code, message) = refusal(call(vec![entry("k", 1), entry("", 1)]).await);
+    assert_eq!(code, "ValidationException");
+    assert!(message.contains("'records.2.member.partitionKey'"), "{message}");
+    assert_eq!(f.stack.engine().held(), (0, 0));
+    call(vec![entry("k", 1); 500]).await.unwrap();
+}
+
+#[tokio::test]
+async fn bad_control_calls() {
+    let f = fixture().await;
+    f.create("s", 2).await;
+    let c = &f.client;
+    let code = |(code, _): (String, String)| code;
+
+    assert_eq!(
+        refusal(c.create_stream().stream_name("s").shard_count(1).send().await),
+        (
+            "ResourceInUseException".to_owned(),
+            "Stream s under account 000000000000 already exists.".to_owned()
+        )
+    );
+    assert_eq!(
+        code(refusal(c.create_stream().stream_name("a b").shard_count(1).send().await)),
+        "ValidationException"
+    );
+    assert_eq!(
+        code(refusal(c.create_stream().stream_name("t").shard_count(0).send().await)),
+        "ValidationException"
+    );
+    assert_eq!(code(refusal(c.create_stream().stream_name("t").send().await)), "ValidationException");
+    let many = c.create_stream().stream_name("t").shard_count(999).send().await;
+    let (name, message) = refusal(many);
+    assert_eq!(name, "LimitExceededException");
+    assert!(message.contains("Current shard count for the account: 2. Limit: 1000."), "{message}");
+
+    let split = |shard: &str, hash: &str| {
+        c.split_shard().stream_name("s").shard_to_split(shard).new_starting_hash_key(hash).send()
+    };
+    for hash in ["0", "1", &(1u128 << 127).to_string(), &u128::MAX.to_string()] {
+        let (name, message) = refusal(split(FIRST, hash).await);
+        assert_eq!(name, "InvalidArgumentException");
+        assert!(
+            message.contains("is not both greater than one plus the shard's StartingHashKey 0"),
+            "{message}"
+        );
+    }
+    assert_eq!(code(refusal(split("shardId-000000000009", "5").await)), "ResourceNotFoundException");
+    assert_eq!(code(refusal(split(FIRST, "half").await)), "ValidationException");
+    split(FIRST, "1000").await.unwrap();
+    let (name, message) = refusal(split(FIRST, "2000").await);
+    assert_eq!(name, "InvalidArgumentException");
+    assert!(message.contains("has already been merged or split"), "{message}");
+
+    let apart = c.merge_shards().stream_name("s").shard_to_merge(SECOND);
+    let (name, message) = refusal(apart.adjacent_shard_to_merge("shardId-000000000002").send().await);
+    assert_eq!(name, "InvalidArgumentException");
+    assert!(message.ends_with("are not an adjacent pair of shards eligible for merging."), "{message}");
+
+    let count =
+        c.update_shard_count().stream_name("s").target_shard_count(7).scaling_type("UNIFORM_SCALING".into());
+    assert_eq!(code(refusal(count.send().await)), "InvalidArgumentException");
+    let retention = c.increase_stream_retention_period().stream_name("s").retention_period_hours(23);
+    assert_eq!(code(refusal(retention.send().await)), "InvalidArgumentException");
+    let retention = c.decrease_stream_retention_period().stream_name("s").retention_period_hours(48);
+    assert_eq!(code(refusal(retention.send().await)), "InvalidArgumentException");
+    assert_eq!(code(refusal(c.delete_stream().stream_name("t").send().await)), "ResourceNotFoundException");
+    assert_eq!(code(refusal(c.delete_stream().send().await)), "InvalidArgumentException");
+    assert_eq!(
+        code(refusal(c.describe_stream().stream_arn("arn:nonsense").send().await)),
+        "ValidationException"
+    );
+    let both =
+        c.describe_stream().stream_name("s").stream_arn("arn:aws:kinesis:us-east-1:000000000000:stream/t");
+    assert_eq!(code(refusal(both.send().await)), "InvalidArgumentException");
+}

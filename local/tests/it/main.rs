@@ -1,0 +1,16 @@
+//! The embedded stack, driven with the real SDK clients over real sockets.
+
+// Helpers of tests are tests, which clippy.toml's exemption does not see.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+mod control;
+mod engine;
+mod errors;
+mod iterators;
+mod protocol;
+mod records;
+mod reshard;
+mod shards;
+mod stack;
+mod subscribe;
+mod support;

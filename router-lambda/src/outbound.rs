@@ -1,0 +1,277 @@
+//! The outbound streams: one writer each, started when the first record goes there.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use backon::{ExponentialBuilder, Retryable as _};
+use headworks_telemetry::RecordTracer;
+use headworks_writer::{Failure, Handle, KinesisStream, Outcome, Put, Refused, StartError, Writer};
+use tokio::sync::OnceCell;
+use tokio::time::{Instant, timeout_at};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::trouble::Trouble;
+
+/// Puts records on streams.
+#[async_trait]
+pub trait Outbound: Send + Sync + 'static {
+    /// Puts the records in order and says what became of each, in the same order.
+    ///
+    /// Each put brings its own deadline; the answer is there by `until`. A record that is not put for a
+    /// reason that passes is never overtaken by a later one of its key.
+    async fn put(&self, stream: &str, puts: Vec<Put>, until: Instant) -> Vec<Result<(), Trouble>>;
+}
+
+/// How the router's writers group and retry.
+///
+/// A batch is handed over at once, so lingering would only delay it; memory is that of a small function.
+pub fn writer_config() -> headworks_writer::Config {
+    headworks_writer::Config {
+        linger_ms: 0,
+        max_buffered_bytes: 32 << 20,
+        drain_ms: 2_000,
+        ..headworks_writer::Config::default()
+    }
+}
+
+/// [`Outbound`] through `headworks_writer`.
+#[derive(Debug)]
+pub struct Writers {
+    client: aws_sdk_kinesis::Client,
+    config: headworks_writer::Config,
+    tracer: RecordTracer,
+    handles: Mutex<HashMap<String, Arc<OnceCell<Handle>>>>,
+    tasks: TaskTracker,
+    shutdown: CancellationToken,
+}
+
+impl Writers {
+    /// Writers that put through this client.
+    pub fn new(
+        client: aws_sdk_kinesis::Client,
+        config: headworks_writer::Config,
+        tracer: RecordTracer,
+    ) -> Result<Self, headworks_writer::ConfigError> {
+        config.validate()?;
+        Ok(Self {
+            client,
+            config,
+            tracer,
+            handles: Mutex::default(),
+            tasks: TaskTracker::new(),
+            shutdown: CancellationToken::new(),
+        })
+    }
+
+    /// Drains and ends every writer.
+    pub async fn shutdown(&self) {
+        self.shutdown.cancel();
+        self.tasks.close();
+        self.tasks.wait().await;
+    }
+
+    async fn handle(&self, stream: &str, until: Instant) -> Result<Handle, Trouble> {
+        let cell = {
+            let mut handles = self.handles.lock().unwrap_or_else(PoisonError::into_inner);
+            Arc::clone(handles.entry(stream.to_owned()).or_default())
+        };
+        // Many functions start at once and look at the same streams: the control plane throttles.
+        let pauses = ExponentialBuilder::new()
+            .with_min_delay(Duration::from_millis(100))
+            .with_max_delay(Duration::from_secs(2))
+            .without_max_times()
+            .with_jitter();
+        let start = || async {
+            let target = KinesisStream::new(self.client.clone(), stream);
+            let (service, handle) = Writer::start(self.config.clone(), target, self.tracer.clone()).await?;
+            self.tasks.spawn(service.run(self.shutdown.clone()));
+            Ok::<_, StartError>(handle)
+        };
+        let mut last = None;
+        let started = cell.get_or_try_init(|| {
+            start.retry(pauses).when(StartError::is_retryable).notify(|error, pause| {
+                tracing::warn!(stream, %error, ?pause, "an outbound stream cannot be opened yet");
+                last = Some(error.to_string());
+            })
+        });
+        match timeout_at(until, started).await {
+            Ok(Ok(handle)) => Ok(handle.clone()),
+            Ok(Err(error)) => Err(of_start(&error)),
+            Err(_elapsed) => {
+                let last = last.unwrap_or_else(|| "no answer".to_owned());
+                Err(Trouble::retryable(
+                    "stream-unreadable",
+                    format!("{stream:?} could not be opened in time: {last}"),
+                ))
+            }
+        }
+    }
+
+    /// Forgets a writer that ended, so that the next batch starts a new one.
+    fn forget(&self, stream: &str) {
+        self.handles.lock().unwrap_or_else(PoisonError::into_inner).remove(stream);
+    }
+}
+
+#[async_trait]
+impl Outbound for Writers {
+    async fn put(&self, stream: &str, puts: Vec<Put>, until: Instant) -> Vec<Result<(), Trouble>> {
+        let total = puts.len();
+        let handle = match self.handle(stream, until).await {
+            Ok(handle) => handle,
+            Err(trouble) => return vec![Err(trouble); total],
+        };
+        let mut tickets = Vec::new();
+        let mut refused = None;
+        for chunk in chunks(puts, self.config.max_buffered_bytes / 4) {
+            // What follows a chunk that was not taken must not overtake it.
+            match timeout_at(until, handle.put(chunk)).await {
+                Ok(Ok(ticket)) => tickets.push(ticket),
+                Ok(Err(error)) => {
+                    if error == Refused::Stopped {
+                        self.forget(stream);
+                    }
+                    refused = Some(of_refusal(&error));
+                    break;
+                }
+                Err(_elapsed) => {
+                    refused =
+                        Some(Trouble::retryable("writer-full", "the writer had no room until the deadline"));
+                    break;
+                }
+            }
+        }
+        let mut settled = Vec::with_capacity(total);
+        for ticket in tickets {
+            match timeout_at(until, ticket).await {
+                Ok(outcomes) => settled.extend(outcomes.into_iter().map(of_outcome)),
+                Err(_elapsed) => {
+                    refused = Some(Trouble::retryable(
+                        "outcome-unknown",
+                        "the writer did not answer by the deadline",
+                    ));
+                    break;
+                }
+            }
+        }
+        if settled.iter().any(|outcome| matches!(outcome, Err(t) if t.code == Failure::Stopped.code())) {
+            self.forget(stream);
+        }
+        let rest =
+            refused.unwrap_or_else(|| Trouble::retryable("outcome-unknown", "the writer gave no answer"));
+        settled.resize_with(total, || Err(rest.clone()));
+        settled
+    }
+}
+
+/// Splits so that each part fits into the writer's budget; a record that is larger stands alone.
+fn chunks(puts: Vec<Put>, budget: usize) -> Vec<Vec<Put>> {
+    /// What holding a record costs beside its bytes, roughly.
+    const OVERHEAD: usize = 512;
+    let mut chunks = Vec::new();
+    let mut chunk: Vec<Put> = Vec::new();
+    let mut bytes = 0;
+    for put in puts {
+        let weight = put.record.user_bytes() + OVERHEAD;
+        if bytes + weight > budget && !chunk.is_empty() {
+            chunks.push(std::mem::take(&mut chunk));
+            bytes = 0;
+        }
+        bytes += weight;
+        chunk.push(put);
+    }
+    if !chunk.is_empty() {
+        chunks.push(chunk);
+    }
+    chunks
+}
+
+fn of_outcome(outcome: Outcome) -> Result<(), Trouble> {
+    let failure = match outcome {
+        Ok(_) => return Ok(()),
+        Err(failure) => failure,
+    };
+    Err(match &failure {
+        Failure::TooLarge { .. } => Trouble::poison(failure.code(), &failure),
+        Failure::Refused { code, .. } => of_service_code(code, &failure),
+        _ => Trouble::retryable(failure.code(), &failure),
+    })
+}
+
+/// Only what names the record or its stream is poison. An unknown code may be a permission or a key, which
+/// an operator can mend: the shard waits.
+fn of_service_code(code: &str, error: &impl std::fmt::Display) -> Trouble {
+    match code {
+        "ResourceNotFoundException" => Trouble::poison("destination-missing", error),
+        "InvalidArgumentException" | "ValidationException" | "SerializationException" => {
+            Trouble::poison("stream-refused", error)
+        }
+        _ => Trouble::retryable("stream-refused", error),
+    }
+}
+
+fn of_refusal(error: &Refused) -> Trouble {
+    match error {
+        Refused::BatchTooLarge { .. } => Trouble::poison("record-too-large", error),
+        _ => Trouble::retryable(error.code(), error),
+    }
+}
+
+fn of_start(error: &StartError) -> Trouble {
+    match error {
+        StartError::Stream { source, .. } if source.code == "ResourceNotFoundException" => {
+            Trouble::poison("destination-missing", error)
+        }
+        _ => Trouble::retryable(error.code(), error),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use headworks_record::Record;
+
+    use super::*;
+
+    #[test]
+    fn chunks_keep_order_and_fit() {
+        let puts = |sizes: &[usize]| {
+            sizes
+                .iter()
+                .map(|size| Put::new(Record::builder("k").unwrap().data(vec![0; *size]).build()))
+                .collect::<Vec<_>>()
+        };
+        let sizes = |budget, given: &[usize]| -> Vec<Vec<usize>> {
+            let chunks = chunks(puts(given), budget);
+            chunks.iter().map(|c| c.iter().map(|p| p.record.data.len()).collect()).collect()
+        };
+        assert_eq!(sizes(2000, &[]), Vec::<Vec<usize>>::new());
+        assert_eq!(
+            sizes(2000, &[100, 200, 1000, 9000, 5]),
+            [vec![100, 200], vec![1000], vec![9000], vec![5]]
+        );
+    }
+
+    #[test]
+    fn only_what_a_retry_cannot_mend_is_poison() {
+        let refused = |code: &str| {
+            of_outcome(Err(Failure::Refused { code: code.to_owned(), message: "m".to_owned() })).unwrap_err()
+        };
+        assert_eq!(refused("ResourceNotFoundException").code(), "destination-missing");
+        assert!(refused("ResourceNotFoundException").is_poison());
+        assert!(refused("InvalidArgumentException").is_poison());
+        assert!(refused("KMSAccessDeniedException").is_retryable());
+        assert!(refused("SomethingNewException").is_retryable());
+        let last = || "x".to_owned();
+        for failure in [
+            Failure::DeadlineExceeded { attempts: 1, last: last() },
+            Failure::OutcomeUnknown { attempts: 1, last: last() },
+            Failure::Stopped,
+        ] {
+            assert!(of_outcome(Err(failure)).unwrap_err().is_retryable());
+        }
+        assert!(of_outcome(Err(Failure::TooLarge { bytes: 2, limit: 1 })).unwrap_err().is_poison());
+    }
+}

@@ -1,0 +1,11 @@
+//! The router's tests: tables against a naive interpreter, the handler against fakes, the real binary
+//! against the embedded stack.
+
+#[cfg(test)]
+mod bootstrap;
+#[cfg(test)]
+mod common;
+#[cfg(test)]
+mod handler;
+#[cfg(test)]
+mod table;

@@ -1,0 +1,139 @@
+//! Every name that shows up in a trace or a metric, in one place.
+//!
+//! Messaging names follow OpenTelemetry's conventions for messaging; what they do not name is ours
+//! and begins with `headworks.`. Names are contract: dashboards and alarms rest on them.
+
+// ---- Values and operations ----------------------------------------------------------------------
+
+/// The value of [`MESSAGING_SYSTEM`]. The conventions list no Kinesis value; this follows their form.
+pub const AWS_KINESIS: &str = "aws.kinesis";
+/// A record comes into being, at the producer or the gateway.
+pub const CREATE: &str = "create";
+/// A batch is put on a stream.
+pub const SEND: &str = "send";
+/// A batch is read from a stream.
+pub const RECEIVE: &str = "receive";
+/// The router decides where a record goes.
+pub const ROUTE: &str = "route";
+/// A consumer's handler works on a record.
+pub const PROCESS: &str = "process";
+/// A function is called with a batch.
+pub const INVOKE: &str = "invoke";
+
+// ---- Attributes of the conventions --------------------------------------------------------------
+
+/// The messaging system: [`AWS_KINESIS`].
+pub const MESSAGING_SYSTEM: &str = "messaging.system";
+/// The stream's name.
+pub const MESSAGING_DESTINATION_NAME: &str = "messaging.destination.name";
+/// The shard id.
+pub const MESSAGING_DESTINATION_PARTITION_ID: &str = "messaging.destination.partition.id";
+/// The operation's own name, as in the span's name.
+pub const MESSAGING_OPERATION_NAME: &str = "messaging.operation.name";
+/// The operation's class: create, send, receive or process.
+pub const MESSAGING_OPERATION_TYPE: &str = "messaging.operation.type";
+/// Records in the batch.
+pub const MESSAGING_BATCH_MESSAGE_COUNT: &str = "messaging.batch.message_count";
+/// The record's identity as other systems know it, if they gave one.
+pub const MESSAGING_MESSAGE_ID: &str = "messaging.message.id";
+/// Bytes of the record's data.
+pub const MESSAGING_MESSAGE_BODY_SIZE: &str = "messaging.message.body.size";
+/// The application's (lease table's) name.
+pub const MESSAGING_CONSUMER_GROUP_NAME: &str = "messaging.consumer.group.name";
+/// The worker's id.
+pub const MESSAGING_CLIENT_ID: &str = "messaging.client.id";
+/// The Kinesis stream's name.
+pub const AWS_KINESIS_STREAM_NAME: &str = "aws.kinesis.stream_name";
+/// The id of the AWS request.
+pub const AWS_REQUEST_ID: &str = "aws.request_id";
+/// The stable code of the error, as in `docs/errors/`.
+pub const ERROR_TYPE: &str = "error.type";
+/// The service's name.
+pub const SERVICE_NAME: &str = "service.name";
+/// One process of the service.
+pub const SERVICE_INSTANCE_ID: &str = "service.instance.id";
+/// The service's version.
+pub const SERVICE_VERSION: &str = "service.version";
+/// The Lambda invocation's id.
+pub const FAAS_INVOCATION_ID: &str = "faas.invocation_id";
+/// Whether this invocation was the first of its process.
+pub const FAAS_COLDSTART: &str = "faas.coldstart";
+
+// ---- Attributes of ours -------------------------------------------------------------------------
+
+/// Sequence number of the Kinesis record that holds the record.
+pub const SEQUENCE_NUMBER: &str = "headworks.sequence_number";
+/// The record's place in its aggregate.
+pub const SUB_SEQUENCE_NUMBER: &str = "headworks.sub_sequence_number";
+/// Puts tried, the successful one included.
+pub const ATTEMPTS: &str = "headworks.attempts";
+/// The lane's label.
+pub const LANE: &str = "headworks.lane";
+/// Kinesis records (aggregates) in the batch; [`MESSAGING_BATCH_MESSAGE_COUNT`] counts records.
+pub const AGGREGATES: &str = "headworks.aggregates";
+/// Bytes put or read.
+pub const BYTES: &str = "headworks.bytes";
+/// Links left out because a span carries a bounded number.
+pub const LINKS_DROPPED: &str = "headworks.links.dropped";
+/// The creation context of a record that was not sampled, as `traceparent` text.
+pub const CREATION: &str = "headworks.creation";
+/// Milliseconds since the record's creation.
+pub const AGE_MS: &str = "headworks.age_ms";
+/// The name of the routing rule that matched.
+pub const RULE: &str = "headworks.rule";
+/// The outbound streams that a record was sent to.
+pub const DESTINATIONS: &str = "headworks.destinations";
+/// How a client is known to the gateway.
+pub const PRINCIPAL: &str = "headworks.principal";
+/// The principal's own id for the record, which its identity is derived from.
+pub const RECORD_ID: &str = "headworks.record.id";
+
+// ---- Metrics ------------------------------------------------------------------------------------
+
+/// Names of metrics; units follow UCUM and are part of the contract.
+pub mod metric {
+    /// Counter, `{record}`: records that a client handed over.
+    pub const RECORDS_ACCEPTED: &str = "headworks.records.accepted";
+    /// Counter, `{record}`: records that Kinesis has.
+    pub const RECORDS_ACKNOWLEDGED: &str = "headworks.records.acknowledged";
+    /// Counter, `{record}`, by `error.type`: records that were refused or failed.
+    pub const RECORDS_FAILED: &str = "headworks.records.failed";
+    /// Counter, `{record}`: records whose deadline passed while a put was in flight.
+    pub const RECORDS_OUTCOME_UNKNOWN: &str = "headworks.records.outcome_unknown";
+    /// Counter, `{record}`, by destination: records routed.
+    pub const RECORDS_ROUTED: &str = "headworks.records.routed";
+    /// Counter, `{record}`: records whose handler finished.
+    pub const RECORDS_PROCESSED: &str = "headworks.records.processed";
+    /// Counter, `{record}`: repeats that de-duplication dropped.
+    pub const RECORDS_REPEATED: &str = "headworks.records.repeated";
+    /// Counter, `{record}`: records written to the dead letters.
+    pub const RECORDS_DEAD_LETTERED: &str = "headworks.records.dead_lettered";
+    /// Counter, `{record}`: records delivered raw because an aggregate was damaged.
+    pub const RECORDS_DAMAGED: &str = "headworks.records.damaged";
+    /// Histogram, `s`, by hop: time from creation, and end to end.
+    pub const RECORD_AGE: &str = "headworks.record.age";
+    /// Histogram, `By`: size of sealed aggregates.
+    pub const AGGREGATE_SIZE: &str = "headworks.aggregate.size";
+    /// Histogram, `{record}`: records per sealed aggregate.
+    pub const AGGREGATE_RECORDS: &str = "headworks.aggregate.records";
+    /// Counter, `{aggregate}`: aggregates put again because a member lay outside the answering shard.
+    pub const AGGREGATES_MISPLACED: &str = "headworks.aggregates.misplaced";
+    /// Counter, `{aggregate}`: aggregates of ours that a reader skipped whole, their writer puts them again.
+    pub const AGGREGATES_SKIPPED: &str = "headworks.aggregates.skipped";
+    /// Counter, `{put}`, by `error.type`: puts tried again.
+    pub const PUT_RETRIES: &str = "headworks.put.retries";
+    /// Counter, `{put}`: puts that Kinesis throttled.
+    pub const PUT_THROTTLED: &str = "headworks.put.throttled";
+    /// Gauge, `By`: bytes waiting.
+    pub const QUEUE_BYTES: &str = "headworks.queue.bytes";
+    /// Gauge, `ms`, by shard: how far a consumer is behind the tip.
+    pub const CONSUMER_BEHIND: &str = "headworks.consumer.behind";
+    /// Gauge, `{lease}`: leases that a worker holds.
+    pub const LEASES_HELD: &str = "headworks.leases.held";
+    /// Counter, `{span}`: spans lost because the queue was full or the collector did not take them.
+    pub const SPANS_LOST: &str = "headworks.spans.lost";
+    /// Histogram, `s`: duration of one send or receive, as the conventions name it.
+    pub const CLIENT_OPERATION_DURATION: &str = "messaging.client.operation.duration";
+    /// Histogram, `s`: duration of a handler's work, as the conventions name it.
+    pub const PROCESS_DURATION: &str = "messaging.process.duration";
+}
