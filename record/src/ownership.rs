@@ -1,8 +1,8 @@
 //! The hash-range rule: whether an aggregate found on a shard is delivered there.
 //!
-//! A writer that learns that its aggregate landed on a shard whose range does not hold every member
-//! puts all of its members again, regrouped. So a reader skips such an aggregate whole: what is in it
-//! comes again. That is the KCL's own rule.
+//! A writer that learns that its aggregate landed on another shard than its label names puts all of its
+//! members again, regrouped. So a reader skips an aggregate with a member outside the shard's range
+//! whole: what is in it comes again. That is the KCL's own rule.
 
 use crate::aggregate::{Aggregate, Error};
 use crate::shard::{HashRange, Lane, ShardId};

@@ -57,6 +57,3 @@ pub use trouble::Trouble;
 
 /// An example of a route table, `routes.example.toml`: website events by their `type` header.
 pub const EXAMPLE_ROUTES: &str = include_str!("../routes.example.toml");
-
-/// A route table to start from: website events by their `type` header.
-pub const EXAMPLE_ROUTES: &str = include_str!("../routes.example.toml");

@@ -3,7 +3,6 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use bytes::Bytes;
 use bytestring::ByteString;
 use headworks_record::aggregate::{self, Origin};
 use headworks_record::{HashKey, HashRange, Record, ShardId};
@@ -29,7 +28,7 @@ pub(crate) struct Item {
     pub(crate) last: Option<Arc<str>>,
 }
 
-/// An aggregate, or one bare record, ready to be put; kept whole until it is settled, so that a retry
+/// An aggregate ready to be put; kept whole until it is settled, so that a retry
 /// puts the same bytes.
 #[derive(Debug)]
 pub(crate) struct Sealed {
@@ -173,17 +172,12 @@ impl Lane {
             self.waiting_bytes -= weight(&next.record);
             items.extend(self.waiting.pop_front());
         }
-        let entry = match &items[..] {
-            [only] if goes_bare(only) => Entry {
-                partition_key: only.record.key.text().clone(),
-                explicit_hash_key: only.record.explicit_hash_key,
-                data: Bytes::clone(&only.record.data),
-            },
-            _ => Entry {
-                partition_key: self.label.clone(),
-                explicit_hash_key: Some(hash),
-                data: builder.finish(),
-            },
+        // A lone record is wrapped too, whatever it holds: under a partition key of its own it could be
+        // overtaken by what follows it in the lane, where a reader works on partition keys side by side.
+        let entry = Entry {
+            partition_key: self.label.clone(),
+            explicit_hash_key: Some(hash),
+            data: builder.finish(),
         };
         self.front = Some(Sealed { entry, items });
     }
@@ -199,13 +193,4 @@ impl Lane {
         self.last_sent = Some(now);
         Some(sealed)
     }
-}
-
-/// A lone record without headers, creation context and origin needs no envelope, unless its data
-/// would be taken for one. (Kinesis takes no empty data.)
-fn goes_bare(item: &Item) -> bool {
-    item.record.headers.is_empty()
-        && item.origin.is_none()
-        && !item.record.data.is_empty()
-        && !aggregate::looks_aggregated(&item.record.data)
 }

@@ -6,9 +6,9 @@
 //! - a lane has one aggregate in flight, and a failed one is put again before anything that follows it;
 //! - one `PutRecords` call carries many lanes, several calls are in flight over disjoint lanes, and no
 //!   call carries two aggregates of one lane, because the service gives no order within a call;
-//! - when the answer shows that an aggregate landed on a shard that does not hold all of its members
-//!   (the stream was resharded), all members are put again, regrouped by the fresh shard map, and the
-//!   lanes that hold their keys stay closed until the old aggregate is settled.
+//! - when the answer shows that an aggregate landed on another shard than predicted (the stream was
+//!   resharded), all members are put again, regrouped by the fresh shard map, and the lanes that hold
+//!   their keys stay closed until the old aggregate is settled.
 //!
 //! Every record is answered exactly once: [`Placed`], or a [`Failure`] that says whether the record
 //! may be stored all the same.

@@ -4,7 +4,7 @@ use std::cmp::Reverse;
 use std::collections::{BinaryHeap, VecDeque};
 use std::sync::Arc;
 
-use headworks_record::{HashKey, HashRange, Lane as LaneName, LaneCount, ShardMap};
+use headworks_record::{HashKey, HashRange, Lane as LaneName, LaneCount, ShardId, ShardMap};
 use rand::{Rng, RngExt};
 use tokio::time::Instant;
 
@@ -18,6 +18,8 @@ use crate::stream::{Fault, Stored};
 pub(crate) struct Flight {
     generation: u64,
     lane: usize,
+    /// The shard that was predicted, and that the aggregate's label names.
+    shard: ShardId,
     pub(crate) sealed: Sealed,
 }
 
@@ -49,7 +51,7 @@ pub(crate) struct Schedule {
     generation: u64,
     lanes: Vec<Lane>,
     retired: Vec<Retired>,
-    /// Stored on another shard than predicted; what that means is known with a fresh map.
+    /// Stored on another shard than predicted; put again when a fresh map knows that one.
     parked: Vec<(Flight, Stored)>,
     ready: VecDeque<usize>,
     timers: BinaryHeap<Reverse<(Instant, u64, usize)>>,
@@ -84,7 +86,7 @@ impl Schedule {
         !self.parked.is_empty()
     }
 
-    /// Aggregates put again because a member lay outside the shard that answered.
+    /// Aggregates put again because another shard answered than the one that was predicted.
     pub(crate) fn misplaced(&self) -> u64 {
         self.misplaced
     }
@@ -130,7 +132,8 @@ impl Schedule {
             }
             if let Some(sealed) = lane.send(now) {
                 call_bytes += bytes;
-                call.push(Flight { generation: self.generation, lane: index, sealed });
+                let shard = lane.shard.clone();
+                call.push(Flight { generation: self.generation, lane: index, shard, sealed });
             }
         }
         call
@@ -146,16 +149,14 @@ impl Schedule {
         answers: &mut Vec<Answer>,
     ) {
         match result {
-            Ok(stored) => {
-                let current = flight.generation == self.generation;
-                if current && stored.shard == self.lanes[flight.lane].shard {
-                    self.close(&flight);
+            Ok(stored) if stored.shard == flight.shard => {
+                self.close(&flight);
+                if flight.generation == self.generation {
                     self.lanes[flight.lane].failures = 0;
-                    answers.extend(placed(flight.sealed, &stored));
-                } else {
-                    self.parked.push((flight, stored));
                 }
+                answers.extend(placed(flight.sealed, &stored));
             }
+            Ok(stored) => self.parked.push((flight, stored)),
             Err(trouble) if trouble.fault == Fault::Permanent => {
                 self.close(&flight);
                 let failure = Failure::Refused { code: trouble.code, message: trouble.message.to_string() };
@@ -165,8 +166,8 @@ impl Schedule {
         }
     }
 
-    /// Takes a fresh shard map; tells whether it differs. Then decides on what landed elsewhere.
-    pub(crate) fn refresh(&mut self, map: ShardMap, answers: &mut Vec<Answer>) -> bool {
+    /// Takes a fresh shard map; tells whether it differs. Then what landed elsewhere is put again.
+    pub(crate) fn refresh(&mut self, map: ShardMap) -> bool {
         let changed = map.open() != self.map.open();
         let map = map.remember(&self.map);
         if changed {
@@ -175,7 +176,7 @@ impl Schedule {
             self.map = map;
         }
         for (flight, stored) in std::mem::take(&mut self.parked) {
-            self.decide(flight, stored, answers);
+            self.put_again(flight, stored);
         }
         changed
     }
@@ -272,7 +273,7 @@ impl Schedule {
 
     fn put_back(&mut self, flight: Flight, trouble: &Trouble, now: Instant, rng: &mut impl Rng) {
         self.close(&flight);
-        let Flight { generation, lane, mut sealed } = flight;
+        let Flight { generation, lane, mut sealed, .. } = flight;
         for item in &mut sealed.items {
             item.last = Some(Arc::clone(&trouble.message));
             item.maybe_stored |= trouble.fault == Fault::Ambiguous;
@@ -305,24 +306,21 @@ impl Schedule {
         }
     }
 
-    /// What it means that an aggregate landed on a shard that was not predicted.
-    fn decide(&mut self, flight: Flight, stored: Stored, answers: &mut Vec<Answer>) {
-        let Some(range) = self.map.range_of(&stored.shard) else {
+    /// An aggregate landed on a shard that its label does not name: all of it is put again, before any of it
+    /// is answered, and before anything that follows. Readers skip it whole if a member lies outside that
+    /// shard. If none does they deliver it, and it is put again all the same: what follows bears another
+    /// label, and a reader that works on labels side by side, as Lambda does, could overtake it.
+    fn put_again(&mut self, flight: Flight, stored: Stored) {
+        if self.map.range_of(&stored.shard).is_none() {
             self.parked.push((flight, stored));
             return;
-        };
+        }
         self.close(&flight);
         let mut sealed = flight.sealed;
-        if sealed.items.iter().all(|item| range.contains(item.hash)) {
-            answers.extend(placed(sealed, &stored));
-            return;
-        }
-        // Readers skip it whole, so all of it is put again before any of it is answered.
         self.misplaced += 1;
         for item in &mut sealed.items {
             item.maybe_stored = true;
-            item.last =
-                Some(Arc::from(format!("the stream was resharded; {} took the aggregate", stored.shard)));
+            item.last = Some(Arc::from(format!("the stream was resharded; {} took the aggregate", stored.shard)));
         }
         self.put_first(sealed.items);
     }

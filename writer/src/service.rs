@@ -305,13 +305,11 @@ impl Writer {
         match listed {
             Ok(map) => {
                 let shards = map.open().len();
-                let mut answers = Vec::new();
-                if self.schedule.refresh(map, &mut answers) {
+                if self.schedule.refresh(map) {
                     stats::add(&self.counters.map_changes, 1);
                     info!(%stream, shards, "the stream was resharded");
                 }
                 self.counters.misplaced.store(self.schedule.misplaced(), Ordering::Relaxed);
-                answers.into_iter().for_each(|answer| self.answer(answer));
             }
             Err(error) => warn!(%stream, "the shards cannot be listed: {error}"),
         }

@@ -40,7 +40,7 @@ pub struct Stats {
     pub user_bytes: u64,
     /// Entries that the service refused for the moment.
     pub entry_failures: u64,
-    /// Aggregates put again because a member did not belong to the shard that answered.
+    /// Aggregates put again because another shard answered than the one that was predicted.
     pub misplaced: u64,
     /// How often a fresh shard map replaced the old one.
     pub map_changes: u64,

@@ -33,11 +33,11 @@ pub struct ListedShard {
 /// One Kinesis record to put.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Entry {
-    /// The Kinesis partition key: a lane's label, or a bare record's own key.
+    /// The Kinesis partition key: a lane's label.
     pub partition_key: ByteString,
     /// Decides the shard.
     pub explicit_hash_key: Option<HashKey>,
-    /// An aggregate, or a bare record's payload.
+    /// An aggregate.
     pub data: Bytes,
 }
 

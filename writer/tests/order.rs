@@ -83,7 +83,7 @@ async fn play(steps: Vec<Step>, wrong: Misbehaviour, seed: u64, lanes: u16) {
     }
     shutdown.cancel();
     assert_eq!(service.await.unwrap().unanswered, 0);
-    for rule in [Rule::Ours, Rule::Kcl] {
+    for rule in [Rule::Ours, Rule::Kcl, Rule::LabelsSideBySide] {
         let delivered = stream.read(rule);
         for (key, count) in sent.iter().enumerate() {
             let records = delivered.get(&format!("key-{key}")).map(Vec::as_slice).unwrap_or_default();
@@ -97,7 +97,7 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 200, ..ProptestConfig::default() })]
 
     #[test]
-    fn every_acknowledged_record_is_read_in_order_by_both_readers(
+    fn every_acknowledged_record_is_read_in_order_by_every_reader(
         steps in proptest::collection::vec(step(), 1..40),
         wrong in misbehaviour(),
         seed: u64,

@@ -6,7 +6,7 @@
     reason = "each test uses its part, and fails by panicking"
 )]
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -126,7 +126,9 @@ impl MemoryStream {
             let mut by_key: HashMap<String, Vec<Record>> = HashMap::new();
             // A child is always created after its parents, so creation order is a valid reading order.
             for shard in &state.shards {
-                for entry in &shard.entries {
+                let entries: Vec<&Entry> = shard.entries.iter().collect();
+                let entries = if rule == Rule::LabelsSideBySide { overtake(entries, &mut state.rng) } else { entries };
+                for entry in entries {
                     for record in deliver(shard, entry, rule) {
                         by_key.entry(record.key.as_str().to_owned()).or_default().push(record);
                     }
@@ -143,6 +145,29 @@ pub enum Rule {
     Ours,
     /// Every aggregate with a member outside the shard is skipped whole, whatever its label says.
     Kcl,
+    /// Ours, but within a shard only the order of each partition key is kept, as by Lambda with a
+    /// parallelization factor.
+    LabelsSideBySide,
+}
+
+/// Entries in an order that a reader of partition keys side by side may see.
+fn overtake<'e>(entries: Vec<&'e Entry>, rng: &mut SmallRng) -> Vec<&'e Entry> {
+    let mut queues: Vec<(&str, VecDeque<&Entry>)> = Vec::new();
+    for entry in entries {
+        match queues.iter_mut().find(|(label, _)| *label == &*entry.partition_key) {
+            Some((_, queue)) => queue.push_back(entry),
+            None => queues.push((&entry.partition_key, [entry].into())),
+        }
+    }
+    let mut order = Vec::new();
+    while !queues.is_empty() {
+        let place = rng.random_range(0..queues.len());
+        order.extend(queues[place].1.pop_front());
+        if queues[place].1.is_empty() {
+            queues.swap_remove(place);
+        }
+    }
+    order
 }
 
 fn deliver(shard: &MemoryShard, entry: &Entry, rule: Rule) -> Vec<Record> {
