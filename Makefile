@@ -10,6 +10,7 @@ WORKSPACE := --workspace --exclude headworks-python
 N ?= 100000
 
 export HEADWORKS_VENV ?= $(abspath $(TARGET))/venv
+WHEEL_VENV := $(abspath $(TARGET))/wheel-venv
 
 .DEFAULT_GOAL := help
 .PHONY: help build demo test test-rust test-python test-infra venv wheel fmt lint lambda docs clean
@@ -26,12 +27,13 @@ demo: build ## The whole pipeline on the embedded stack; proves that no record i
 
 test: test-rust test-python test-infra ## Every test of the project.
 
-test-rust: venv ## Unit, property, integration and end-to-end tests.
+test-rust: venv build ## Unit, property, integration and end-to-end tests.
 	$(CARGO) test $(WORKSPACE)
 
-test-python: venv wheel ## The wheel in a fresh virtualenv against the embedded stack, and the tools of the tests.
+test-python: venv build wheel ## Golden vectors, a foreign gRPC client, and the wheel, against a running pipeline.
 	$(HEADWORKS_VENV)/bin/python -m pytest -q -p no:cacheprovider tests/python/test_golden.py
-	$(CARGO) test $(WORKSPACE) --test python -- --include-ignored
+	$(TARGET)/debug/with-pipeline $(HEADWORKS_VENV)/bin/python -m pytest -q -p no:cacheprovider tests/python/test_foreign_client.py
+	$(TARGET)/debug/with-pipeline $(WHEEL_VENV)/bin/python -m pytest -q -p no:cacheprovider tests/python/test_bindings.py
 
 test-infra: venv ## The templates: cfn-lint, sam validate and our own rules.
 	infra/check.sh
@@ -48,6 +50,7 @@ fmt: ## Formats the code.
 lint: ## Format, clippy without warnings, licences and bans.
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy $(WORKSPACE) --all-targets -- -D warnings
+	$(CARGO) clippy -p headworks-python --features unified -- -D warnings
 	$(CARGO) deny --log-level error check bans licenses sources
 
 lambda: ## The router's zip for provided.al2023, in target/lambda.

@@ -170,6 +170,11 @@ impl Handle {
         &self.shared.config
     }
 
+    /// Whether it has stopped taking records.
+    pub fn is_draining(&self) -> bool {
+        self.shared.draining.is_cancelled()
+    }
+
     /// The writer of a stream: its counts, and what it holds.
     pub fn writer(&self, stream: &str) -> Option<&headworks_writer::Handle> {
         self.shared.inbound(stream).ok().map(|inbound| &inbound.writer)
@@ -234,7 +239,7 @@ impl Gateway {
     /// answers up to the drain deadline, answers what is left, and says how much that was.
     pub async fn run(self, shutdown: CancellationToken) -> Result<Report, RunError> {
         let Gateway { shared, writers, listener, address, routes, mut health } = self;
-        let stop_writers = CancellationToken::new();
+        let (stop_serving, stop_writers) = (CancellationToken::new(), CancellationToken::new());
         let mut writing: JoinSet<headworks_writer::Report> = JoinSet::new();
         for writer in writers {
             writing.spawn(writer.run(stop_writers.clone()));
@@ -246,7 +251,7 @@ impl Gateway {
             .add_routes(routes)
             .serve_with_incoming_shutdown(
                 TcpIncoming::from(listener).with_nodelay(Some(true)),
-                shared.draining.clone().cancelled_owned(),
+                stop_serving.clone().cancelled_owned(),
             );
         // A task of its own, so that it goes on while the rest drains.
         let mut server = AbortOnDropHandle::new(tokio::spawn(server));
@@ -266,7 +271,10 @@ impl Gateway {
             }
         };
 
+        // Meanwhile the door stays open to say that nothing more is taken: a load balancer sees it, and
+        // clients are told to go elsewhere instead of being cut off.
         let report = drain(&shared, &health, stop_writers, writing).await;
+        stop_serving.cancel();
         close_watches(&mut health, &shared).await;
         if !server.is_finished() && timeout(LAST_WORDS, &mut server).await.is_err() {
             info!("some clients keep their connections; they are closed");

@@ -1,4 +1,5 @@
 //! Unary `Put`: answers, limits, identity.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod support;
 

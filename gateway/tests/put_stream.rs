@@ -1,4 +1,5 @@
 //! `PutStream`: order, credit, back-pressure, draining.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod support;
 
@@ -176,7 +177,7 @@ async fn credit_and_numbers_are_held_to_and_what_was_taken_is_answered() {
     let running = Running::with(settings, &[&stream], RecordTracer::disabled()).await;
     let k = |bytes: usize| record("k", vec![b'x'; bytes - 1]);
     // What goes before, and the batch that is one too many.
-    let cases: [(&str, Vec<Record>, (u64, Vec<Record>)); 3] = [
+    let cases = [
         ("credit-exceeded", vec![k(2); 10], (2, vec![k(2)])),
         ("credit-exceeded", vec![k(1000); 5], (2, vec![k(1)])),
         ("batch-number-repeated", vec![k(2)], (1, vec![k(2)])),
@@ -220,7 +221,7 @@ async fn a_full_gateway_reads_no_further() {
     let Talk { asks, mut tells } = talk;
     let sender = tokio::spawn(async move {
         for number in 0..BATCHES {
-            let data = format!("{number:0>200000}");
+            let data = format!("{}{number}", "0".repeat(199_990));
             let message = Some(Asked::Batch(Batch { number, records: vec![record("k", data)] }));
             asks.send(PutStreamRequest { message }).await.unwrap();
         }
@@ -270,10 +271,16 @@ async fn draining_answers_what_was_taken_and_takes_no_more() {
     stream.called(1).await;
 
     running.shutdown.cancel();
-    // The connection is still there, and says what to do.
+    soon("the drain", async {
+        while !running.handle.is_draining() {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+    // The door still says what to do.
     let late = headworks_proto::v1::PutRequest { records: vec![record("k", "late")], ..Default::default() };
     let status = client.put(late).await.unwrap_err();
-    assert_eq!(status.code(), Code::Unavailable, "{status:?}");
+    assert_eq!((status.code(), code_of(&status)), (Code::Unavailable, "gateway-draining"), "{status:?}");
 
     stream.set(Mode::Open);
     assert_eq!(codes(&talk.results().await.results), [""]);

@@ -1,8 +1,8 @@
 //! Starting, health, reflection, and the command.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod support;
 
-use std::process::Command;
 use std::sync::Arc;
 
 use headworks_gateway::{BindError, Gateway};
@@ -119,33 +119,4 @@ async fn an_endpoint_that_is_not_there_is_named() {
     assert_eq!(error.code(), "stream-unreadable");
     assert!(error.is_retryable());
     assert!(error.to_string().contains(&endpoint), "{error}");
-}
-
-fn command(variables: &[(&str, &str)], arguments: &[&str]) -> (Option<i32>, String, String) {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_headworks-gateway"));
-    let output = command.args(arguments).env_clear().envs(variables.iter().copied()).output().unwrap();
-    let text = |bytes| String::from_utf8(bytes).unwrap();
-    (output.status.code(), text(output.stdout), text(output.stderr))
-}
-
-#[test]
-fn the_command_checks_its_configuration() {
-    let directory = tempfile::tempdir().unwrap();
-    let file = directory.path().join("gateway.toml");
-    std::fs::write(&file, "timeout_ms = 7000\n[[streams]]\nname = \"inbound\"\n").unwrap();
-    let file = file.to_str().unwrap();
-
-    let (code, out, err) =
-        command(&[("HEADWORKS_GATEWAY_DRAIN_MS", "5")], &["--check-config", "--config", file]);
-    assert_eq!(code, Some(0), "{err}");
-    assert!(out.contains("timeout_ms = 7000") && out.contains("drain_ms = 5"), "{out}");
-    std::fs::write(directory.path().join("printed.toml"), &out).unwrap();
-    let printed = directory.path().join("printed.toml");
-    let (code, again, err) = command(&[], &["--check-config", "--config", printed.to_str().unwrap()]);
-    assert_eq!((code, again), (Some(0), out), "{err}");
-
-    let (code, out, err) =
-        command(&[("HEADWORKS_GATEWAY_CONFIG", file), ("HEADWORKS_GATEWAY_TIMEOUT_MS", "0")], &[]);
-    assert_eq!((code, &out[..]), (Some(2), ""));
-    assert!(err.contains("timeout_ms is 0; it must be from 1 to 600000"), "{err}");
 }

@@ -320,7 +320,8 @@ impl Schedule {
         self.misplaced += 1;
         for item in &mut sealed.items {
             item.maybe_stored = true;
-            item.last = Some(Arc::from(format!("the stream was resharded; {} took the aggregate", stored.shard)));
+            item.last =
+                Some(Arc::from(format!("the stream was resharded; {} took the aggregate", stored.shard)));
         }
         self.put_first(sealed.items);
     }

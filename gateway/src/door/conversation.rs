@@ -156,10 +156,11 @@ impl Conversation {
         let mut waiting: Option<HandedOver> = None;
         let mut end: Option<End> = None;
         loop {
-            if waiting.is_none() && open.is_empty() {
-                if let Some(end) = end {
-                    return end;
-                }
+            if waiting.is_none()
+                && open.is_empty()
+                && let Some(end) = end
+            {
+                return end;
             }
             tokio::select! {
                 Some((weight, results)) = open.next(), if !open.is_empty() => {

@@ -127,7 +127,8 @@ impl MemoryStream {
             // A child is always created after its parents, so creation order is a valid reading order.
             for shard in &state.shards {
                 let entries: Vec<&Entry> = shard.entries.iter().collect();
-                let entries = if rule == Rule::LabelsSideBySide { overtake(entries, &mut state.rng) } else { entries };
+                let entries =
+                    if rule == Rule::LabelsSideBySide { overtake(entries, &mut state.rng) } else { entries };
                 for entry in entries {
                     for record in deliver(shard, entry, rule) {
                         by_key.entry(record.key.as_str().to_owned()).or_default().push(record);

@@ -1,0 +1,10 @@
+//! The `headworks` command as its users run it: a process with stdin, stdout, stderr and an exit code.
+
+#![allow(clippy::unwrap_used, clippy::panic)] // helpers of tests, which may
+
+mod input;
+mod pipeline;
+mod routes;
+mod simulate;
+mod support;
+mod tail;

@@ -1,0 +1,293 @@
+//! What a consumer is told.
+
+use std::time::Duration;
+
+use headworks_record::ownership::Foreign;
+
+use crate::position::Start;
+use crate::streams::ConsumerId;
+
+/// What to do with a Kinesis record that cannot be taken apart although it is whole (an index out of
+/// range, an envelope newer than this reader).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub enum Undecodable {
+    /// Stop the consumer with an error that names the record. Nothing is skipped.
+    #[default]
+    Stop,
+    /// Deliver the whole Kinesis record as one record without headers, and count it.
+    DeliverRaw,
+}
+
+/// How often a handler that failed is asked again before the consumer stops.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct HandlerRetry {
+    /// Attempts in all, the first included. Default 5, at least 1.
+    pub attempts: u32,
+    /// Bound of the first delay; it doubles with each attempt, and the delay is drawn below it.
+    /// Default 100 ms.
+    pub min_delay: Duration,
+    /// Highest bound of a delay. Default 10 s.
+    pub max_delay: Duration,
+}
+
+impl Default for HandlerRetry {
+    fn default() -> Self {
+        Self { attempts: 5, min_delay: Duration::from_millis(100), max_delay: Duration::from_secs(10) }
+    }
+}
+
+/// The configuration of a [`Consumer`](crate::Consumer), checked by [`Config::validate`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Config {
+    /// The application: all workers of one application share its leases. It is the name of the lease table,
+    /// so use one name per stream. 3 to 247 characters of a-z, A-Z, 0-9, `_`, `.` and `-`.
+    pub application: String,
+    /// The stream's name or ARN.
+    pub stream: String,
+    /// This process' id among the workers of the application; unique while it runs. A worker that comes
+    /// back under its id takes its leases up again at once. Default: random.
+    pub worker_id: String,
+    /// The fan-out consumer. Default: registered under the application's name.
+    pub consumer: ConsumerId,
+    /// The lease table. Default: the application's name.
+    pub lease_table: String,
+    /// The heartbeat table. Default: the application's name and `-workers`.
+    pub worker_table: String,
+    /// Where an application without leases begins. Default: at the oldest record.
+    pub start: Start,
+    /// After how long without a sign of life a worker's leases are taken over. Default 3 s, at least 1 s.
+    pub take_over_after: Duration,
+    /// The same for an owner without a heartbeat item, such as a KCL worker. Default 20 s.
+    pub foreign_take_over_after: Duration,
+    /// How often this worker gives a sign of life and looks at those of the others. Default 500 ms; at
+    /// most a quarter of `take_over_after`.
+    pub heartbeat_interval: Duration,
+    /// How often the leases are read when nothing calls for it. Default 5 s.
+    pub lease_scan_interval: Duration,
+    /// How often the stream's shards are compared with the leases. Default 60 s.
+    pub shard_sync_interval: Duration,
+    /// How long a checkpoint may wait to be written, so that DynamoDB is not asked for every batch. Zero
+    /// writes after each batch. Default 1 s.
+    pub checkpoint_interval: Duration,
+    /// How long a batch in hand may take at shutdown. Default 30 s.
+    pub drain_timeout: Duration,
+    /// How long tables, stream and consumer may take to become usable. Default 60 s.
+    pub startup_timeout: Duration,
+    /// How long one call of AWS may take. Default 10 s.
+    pub call_timeout: Duration,
+    /// The most records of one batch. Default 1,000.
+    pub max_batch_records: usize,
+    /// Bytes read ahead per shard. Default 8 MiB, at least 64 KiB. One event may be larger; then it is
+    /// alone.
+    pub read_ahead_bytes: usize,
+    /// Records of one shard that [`Consumer::stream`](crate::Consumer::stream) hands out before it waits
+    /// for acknowledgements. Default 10,000.
+    pub max_unacknowledged: usize,
+    /// After how long a subscription is renewed; the service ends it after five minutes. Default 285 s.
+    pub resubscribe_after: Duration,
+    /// After how long without an event a subscription is taken for dead. An idle one brings an event about
+    /// every five seconds. Default 30 s.
+    pub inactivity_timeout: Duration,
+    /// What happens when a handler fails.
+    pub handler_retry: HandlerRetry,
+    /// What happens with aggregates of other writers that have a member outside the shard.
+    pub foreign: Foreign,
+    /// What happens with a Kinesis record that cannot be taken apart.
+    pub undecodable: Undecodable,
+}
+
+impl Config {
+    /// The defaults, for an application and a stream.
+    pub fn new(application: impl Into<String>, stream: impl Into<String>) -> Self {
+        let application = application.into();
+        Self {
+            stream: stream.into(),
+            worker_id: format!("worker-{:016x}", rand::random::<u64>()),
+            consumer: ConsumerId::Name(application.clone()),
+            lease_table: application.clone(),
+            worker_table: format!("{application}-workers"),
+            application,
+            start: Start::default(),
+            take_over_after: Duration::from_secs(3),
+            foreign_take_over_after: Duration::from_secs(20),
+            heartbeat_interval: Duration::from_millis(500),
+            lease_scan_interval: Duration::from_secs(5),
+            shard_sync_interval: Duration::from_secs(60),
+            checkpoint_interval: Duration::from_secs(1),
+            drain_timeout: Duration::from_secs(30),
+            startup_timeout: Duration::from_secs(60),
+            call_timeout: Duration::from_secs(10),
+            max_batch_records: 1_000,
+            read_ahead_bytes: 8 << 20,
+            max_unacknowledged: 10_000,
+            resubscribe_after: Duration::from_secs(285),
+            inactivity_timeout: Duration::from_secs(30),
+            handler_retry: HandlerRetry::default(),
+            foreign: Foreign::default(),
+            undecodable: Undecodable::default(),
+        }
+    }
+
+    /// How long after its last heartbeat this worker still delivers: two thirds of the take-over time, so
+    /// that it has stopped before another begins.
+    pub fn deliver_for(&self) -> Duration {
+        self.take_over_after * 2 / 3
+    }
+
+    /// The stream's name, also where an ARN was given.
+    pub fn stream_name(&self) -> &str {
+        self.stream.rsplit('/').next().unwrap_or(&self.stream)
+    }
+
+    /// Checks every value against its bounds.
+    pub fn validate(&self) -> Result<(), ConfigError> {
+        name("application", &self.application, 3, 247)?;
+        name("lease table", &self.lease_table, 3, 255)?;
+        name("worker table", &self.worker_table, 3, 255)?;
+        if self.lease_table == self.worker_table {
+            let reason = "is also the lease table; heartbeats need a table of their own".to_owned();
+            return Err(ConfigError::bad("worker table", &self.worker_table, reason));
+        }
+        if self.stream.starts_with("arn:") {
+            arn("stream", &self.stream, ":stream/")?;
+        } else {
+            name("stream", &self.stream, 1, 128)?;
+        }
+        match &self.consumer {
+            ConsumerId::Name(text) => name("consumer name", text, 1, 128)?,
+            ConsumerId::Arn(text) => arn("consumer", text, "/consumer/")?,
+        }
+        if self.worker_id.is_empty()
+            || self.worker_id.len() > 256
+            || self.worker_id.contains(char::is_control)
+        {
+            let reason = "needs 1 to 256 bytes without control characters".to_owned();
+            return Err(ConfigError::bad("worker id", &self.worker_id, reason));
+        }
+        let ms = Duration::from_millis;
+        let most = Duration::from_secs(3600);
+        span("take_over_after", self.take_over_after, ms(1000), Duration::from_secs(300))?;
+        span("foreign_take_over_after", self.foreign_take_over_after, self.take_over_after, most)?;
+        // Several attempts must fit before delivery stops.
+        span("heartbeat_interval", self.heartbeat_interval, ms(50), self.take_over_after / 4)?;
+        span("lease_scan_interval", self.lease_scan_interval, self.heartbeat_interval, most)?;
+        span("shard_sync_interval", self.shard_sync_interval, ms(1000), most)?;
+        span("checkpoint_interval", self.checkpoint_interval, Duration::ZERO, most)?;
+        span("drain_timeout", self.drain_timeout, ms(100), most)?;
+        span("startup_timeout", self.startup_timeout, ms(100), most)?;
+        span("call_timeout", self.call_timeout, ms(100), Duration::from_secs(300))?;
+        // Sooner, the service refuses the new subscription; later, it has ended the old one.
+        span("resubscribe_after", self.resubscribe_after, Duration::from_secs(6), Duration::from_secs(299))?;
+        span("inactivity_timeout", self.inactivity_timeout, ms(500), most)?;
+        span("handler_retry.max_delay", self.handler_retry.max_delay, self.handler_retry.min_delay, most)?;
+        count("handler_retry.attempts", self.handler_retry.attempts as usize, 1, 1_000_000)?;
+        count("max_batch_records", self.max_batch_records, 1, 1_000_000)?;
+        count("read_ahead_bytes", self.read_ahead_bytes, 64 << 10, 1 << 30)?;
+        count("max_unacknowledged", self.max_unacknowledged, 1, 10_000_000)
+    }
+}
+
+/// Why a consumer was not built.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum ConfigError {
+    /// A value is out of its bounds.
+    #[error("the {field} {value:?} {reason}")]
+    BadValue {
+        /// Which value.
+        field: &'static str,
+        /// What was given.
+        value: String,
+        /// What is wrong with it and what is accepted.
+        reason: String,
+    },
+    /// A client is missing.
+    #[error("no {client} client was given; pass one to the builder's `{method}` method")]
+    MissingClient {
+        /// Which client.
+        client: &'static str,
+        /// The builder's method.
+        method: &'static str,
+    },
+}
+
+impl ConfigError {
+    fn bad(field: &'static str, value: &str, reason: String) -> Self {
+        Self::BadValue { field, value: value.chars().take(300).collect(), reason }
+    }
+
+    /// The stable code of this error, as in `docs/errors/`.
+    pub fn code(&self) -> &'static str {
+        "consumer-config-invalid"
+    }
+
+    /// Whether the same configuration may be accepted later: never.
+    pub fn is_retryable(&self) -> bool {
+        false
+    }
+}
+
+fn name(field: &'static str, text: &str, least: usize, most: usize) -> Result<(), ConfigError> {
+    let legal = text.bytes().all(|b| b.is_ascii_alphanumeric() || b"_.-".contains(&b));
+    if legal && (least..=most).contains(&text.len()) {
+        return Ok(());
+    }
+    let reason = format!("needs {least} to {most} characters of a-z, A-Z, 0-9, '_', '.' and '-'");
+    Err(ConfigError::bad(field, text, reason))
+}
+
+fn arn(field: &'static str, text: &str, part: &str) -> Result<(), ConfigError> {
+    if text.starts_with("arn:") && text.contains(":kinesis:") && text.contains(part) {
+        return Ok(());
+    }
+    let reason = format!("is not a Kinesis ARN with {part:?} in it");
+    Err(ConfigError::bad(field, text, reason))
+}
+
+fn span(field: &'static str, given: Duration, least: Duration, most: Duration) -> Result<(), ConfigError> {
+    if (least..=most).contains(&given) {
+        return Ok(());
+    }
+    Err(ConfigError::bad(field, &format!("{given:?}"), format!("must be from {least:?} to {most:?}")))
+}
+
+fn count(field: &'static str, given: usize, least: usize, most: usize) -> Result<(), ConfigError> {
+    if (least..=most).contains(&given) {
+        return Ok(());
+    }
+    Err(ConfigError::bad(field, &given.to_string(), format!("must be from {least} to {most}")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_defaults_are_valid() {
+        Config::new("app", "orders").validate().unwrap();
+        let arn = "arn:aws:kinesis:eu-central-1:000000000000:stream/orders";
+        let config = Config::new("app", arn);
+        config.validate().unwrap();
+        assert_eq!(config.stream_name(), "orders");
+        assert!(config.deliver_for() < config.take_over_after);
+    }
+
+    #[test]
+    fn bad_values_are_named_with_their_bounds() {
+        let refused = |change: fn(&mut Config)| {
+            let mut config = Config::new("app", "orders");
+            change(&mut config);
+            config.validate().unwrap_err().to_string()
+        };
+        assert!(refused(|c| c.application = "a".into()).contains("3 to 247"));
+        assert!(refused(|c| c.application = "my app".into()).contains("\"my app\""));
+        assert!(refused(|c| c.stream = String::new()).contains("stream"));
+        assert!(refused(|c| c.stream = "arn:aws:s3:::x".into()).contains("Kinesis ARN"));
+        assert!(refused(|c| c.worker_table = "app".into()).contains("of their own"));
+        assert!(refused(|c| c.worker_id = String::new()).contains("worker id"));
+        assert!(refused(|c| c.heartbeat_interval = Duration::from_secs(2)).contains("750ms"));
+        assert!(refused(|c| c.resubscribe_after = Duration::from_secs(300)).contains("299s"));
+        assert!(refused(|c| c.max_batch_records = 0).contains("max_batch_records"));
+    }
+}

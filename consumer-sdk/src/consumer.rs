@@ -1,0 +1,335 @@
+//! The consumer: built, then run with a handler or as a stream of records.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use headworks_record::ShardId;
+use headworks_telemetry::RecordTracer;
+use tokio::sync::mpsc;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::AbortOnDropHandle;
+
+use crate::config::{Config, ConfigError, HandlerRetry};
+use crate::coordinator::Coordinator;
+use crate::delivery::handler::Handling;
+use crate::delivery::records::{Handout, QUEUED_PARTS};
+use crate::delivery::{Delivery, Handler, Records};
+use crate::error::Error;
+use crate::fanout::registration::consumer_arn;
+use crate::handle::{Handle, Phase, ShardGauge, Status};
+use crate::lease::heartbeat::{Changes, Heartbeat};
+use crate::lease::{LeaseStore, Table};
+use crate::position::Start;
+use crate::shard::Context;
+use crate::streams::{ConsumerId, Kinesis, Streams};
+
+/// What a consumer did, when it was told to stop.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Summary {
+    /// Counters and states at the end.
+    pub status: Status,
+    /// Shards whose lease could not be released in time: others take them over after the take-over time,
+    /// and records since the last checkpoint come again.
+    pub unreleased: Vec<ShardId>,
+}
+
+/// Reads one stream as one worker of an application.
+///
+/// ```no_run
+/// use headworks_consumer::{Batch, Consumer, Handler, HandlerError, Start};
+/// use tokio_util::sync::CancellationToken;
+///
+/// struct Orders;
+///
+/// impl Handler for Orders {
+///     async fn handle(&mut self, batch: Batch) -> Result<(), HandlerError> {
+///         for delivered in &batch {
+///             let order = std::str::from_utf8(&delivered.record.data)?;
+///             println!("{}: {order}", delivered.record.key);
+///         }
+///         Ok(())
+///     }
+/// }
+///
+/// # async fn example(
+/// #     kinesis: aws_sdk_kinesis::Client,
+/// #     dynamodb: aws_sdk_dynamodb::Client,
+/// # ) -> Result<(), Box<dyn std::error::Error>> {
+/// let consumer = Consumer::builder("order-view", "orders")
+///     .kinesis(kinesis)
+///     .dynamodb(dynamodb)
+///     .start(Start::TrimHorizon)
+///     .build()?;
+/// let shutdown = CancellationToken::new();
+/// let summary = consumer.run(|_shard| Orders, shutdown).await?;
+/// println!("{} records", summary.status.delivered);
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Debug)]
+pub struct Consumer {
+    config: Arc<Config>,
+    streams: Arc<dyn Streams>,
+    store: Arc<dyn LeaseStore>,
+    tracer: RecordTracer,
+    handle: Handle,
+}
+
+impl Consumer {
+    /// Begins a consumer of this stream (a name or an ARN) for this application.
+    pub fn builder(application: impl Into<String>, stream: impl Into<String>) -> Builder {
+        Builder::new(Config::new(application, stream))
+    }
+
+    /// Counters and states, readable while the consumer runs and after.
+    pub fn handle(&self) -> Handle {
+        self.handle.clone()
+    }
+
+    /// The configuration.
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// Runs until `shutdown`, which finishes what is in hand, checkpoints and releases the leases.
+    ///
+    /// `factory` makes one handler for each shard that this worker reads, and another one after a panic.
+    pub async fn run<H, F>(self, factory: F, shutdown: CancellationToken) -> Result<Summary, Error>
+    where
+        H: Handler,
+        F: Fn(&ShardId) -> H + Send + Sync + 'static,
+    {
+        let factory = Arc::new(factory);
+        let (retry, tracer) = (self.config.handler_retry, self.tracer.clone());
+        let make = move |shard: &ShardId, gauge: &ShardGauge| {
+            Handling::new(factory.clone(), shard.clone(), retry, tracer.clone(), gauge.clone())
+        };
+        self.run_with(make, shutdown).await
+    }
+
+    /// Runs in the background and hands out records to be acknowledged.
+    ///
+    /// Has to be called within a Tokio runtime. After `shutdown` the records in hand may still be taken and
+    /// acknowledged; then the stream ends.
+    pub fn stream(self, shutdown: CancellationToken) -> Records {
+        let (parts, receiver) = mpsc::channel(QUEUED_PARTS);
+        let (max, tracer) = (self.config.max_unacknowledged, self.tracer.clone());
+        let make = move |_: &ShardId, gauge: &ShardGauge| {
+            Handout::new(parts.clone(), max, tracer.clone(), gauge.clone())
+        };
+        let handle = self.handle();
+        let stop = shutdown.child_token();
+        let task = AbortOnDropHandle::new(tokio::spawn(self.run_with(make, stop.clone())));
+        Records::new(receiver, task, handle, stop.drop_guard())
+    }
+
+    async fn run_with<D, M>(self, make: M, shutdown: CancellationToken) -> Result<Summary, Error>
+    where
+        D: Delivery,
+        M: Fn(&ShardId, &ShardGauge) -> D + Send,
+    {
+        // Those who wait on the handle learn of the end also where this future is dropped.
+        let _stopped = StoppedOnDrop(self.handle.clone());
+        let changes = Changes::default();
+        let heartbeat = Heartbeat {
+            store: self.store.clone(),
+            worker: self.config.worker_id.clone(),
+            incarnation: format!("{:016x}", rand::random::<u64>()),
+            interval: self.config.heartbeat_interval,
+            limit: (self.config.deliver_for() / 3).min(self.config.call_timeout),
+            changes: changes.clone(),
+        };
+        let started = tokio::select! {
+            started = self.prepare(&heartbeat) => started?,
+            () = shutdown.cancelled() => {
+                self.handle.enter(Phase::Stopped);
+                return Ok(Summary { status: self.handle.status(), unreleased: Vec::new() });
+            }
+        };
+        let (consumer_arn, sent) = started;
+        let context = Context {
+            config: self.config,
+            streams: self.streams,
+            store: self.store,
+            tracer: self.tracer,
+            handle: self.handle,
+            changes,
+            consumer_arn,
+        };
+        Coordinator::new(Arc::new(context), make, sent).run(heartbeat, shutdown).await
+    }
+
+    /// Tables, registration, and the first sign of life.
+    async fn prepare(&self, heartbeat: &Heartbeat) -> Result<(Arc<str>, Instant), Error> {
+        let give_up = Instant::now() + self.config.startup_timeout;
+        let (arn, tables) =
+            tokio::join!(consumer_arn(self.streams.as_ref(), &self.config), self.tables(give_up));
+        tables?;
+        let arn = arn?;
+        let sent = heartbeat.first(give_up).await?;
+        Ok((arn.into(), sent))
+    }
+
+    async fn tables(&self, give_up: Instant) -> Result<(), Error> {
+        let mut backoff = crate::backoff::Backoff::new(Duration::from_millis(100), Duration::from_secs(5));
+        loop {
+            match self.store.prepare().await {
+                Ok(()) => return Ok(()),
+                Err(error) if !error.is_retryable() || Instant::now() >= give_up => return Err(error.into()),
+                Err(error) => tracing::debug!(%error, "the tables cannot be used yet"),
+            }
+            tokio::time::sleep(backoff.next_delay()).await;
+        }
+    }
+}
+
+struct StoppedOnDrop(Handle);
+
+impl Drop for StoppedOnDrop {
+    fn drop(&mut self) {
+        self.0.enter(Phase::Stopped);
+    }
+}
+
+/// Puts a [`Consumer`] together; made by [`Consumer::builder`].
+#[derive(Debug)]
+#[must_use = "a builder does nothing until `build` is called"]
+pub struct Builder {
+    config: Config,
+    kinesis: Option<aws_sdk_kinesis::Client>,
+    dynamodb: Option<aws_sdk_dynamodb::Client>,
+    streams: Option<Arc<dyn Streams>>,
+    store: Option<Arc<dyn LeaseStore>>,
+    tracer: RecordTracer,
+}
+
+impl Builder {
+    /// Begins with a whole configuration.
+    pub fn new(config: Config) -> Self {
+        Self {
+            config,
+            kinesis: None,
+            dynamodb: None,
+            streams: None,
+            store: None,
+            tracer: RecordTracer::disabled(),
+        }
+    }
+
+    /// The client for the stream.
+    pub fn kinesis(mut self, client: aws_sdk_kinesis::Client) -> Self {
+        self.kinesis = Some(client);
+        self
+    }
+
+    /// The client for leases and heartbeats.
+    pub fn dynamodb(mut self, client: aws_sdk_dynamodb::Client) -> Self {
+        self.dynamodb = Some(client);
+        self
+    }
+
+    /// Another source of records than Kinesis through its SDK.
+    pub fn streams(mut self, streams: Arc<dyn Streams>) -> Self {
+        self.streams = Some(streams);
+        self
+    }
+
+    /// Another place for leases than DynamoDB.
+    pub fn lease_store(mut self, store: Arc<dyn LeaseStore>) -> Self {
+        self.store = Some(store);
+        self
+    }
+
+    /// Where spans go; none by default.
+    pub fn tracer(mut self, tracer: RecordTracer) -> Self {
+        self.tracer = tracer;
+        self
+    }
+
+    /// See [`Config::worker_id`].
+    pub fn worker_id(mut self, id: impl Into<String>) -> Self {
+        self.config.worker_id = id.into();
+        self
+    }
+
+    /// See [`Config::start`].
+    pub fn start(mut self, start: Start) -> Self {
+        self.config.start = start;
+        self
+    }
+
+    /// See [`Config::consumer`].
+    pub fn consumer_name(mut self, name: impl Into<String>) -> Self {
+        self.config.consumer = ConsumerId::Name(name.into());
+        self
+    }
+
+    /// See [`Config::consumer`].
+    pub fn consumer_arn(mut self, arn: impl Into<String>) -> Self {
+        self.config.consumer = ConsumerId::Arn(arn.into());
+        self
+    }
+
+    /// See [`Config::take_over_after`]. The heartbeat follows: six beats in this time.
+    pub fn take_over_after(mut self, after: Duration) -> Self {
+        self.config.take_over_after = after;
+        self.config.heartbeat_interval = after / 6;
+        self.config.foreign_take_over_after = self.config.foreign_take_over_after.max(after);
+        self
+    }
+
+    /// See [`Config::checkpoint_interval`].
+    pub fn checkpoint_interval(mut self, interval: Duration) -> Self {
+        self.config.checkpoint_interval = interval;
+        self
+    }
+
+    /// See [`Config::max_batch_records`].
+    pub fn max_batch_records(mut self, records: usize) -> Self {
+        self.config.max_batch_records = records;
+        self
+    }
+
+    /// See [`Config::handler_retry`].
+    pub fn handler_retry(mut self, retry: HandlerRetry) -> Self {
+        self.config.handler_retry = retry;
+        self
+    }
+
+    /// Changes anything else.
+    pub fn configure(mut self, change: impl FnOnce(&mut Config)) -> Self {
+        change(&mut self.config);
+        self
+    }
+
+    /// Checks the configuration; nothing is contacted yet.
+    pub fn build(self) -> Result<Consumer, ConfigError> {
+        self.config.validate()?;
+        let streams = match (self.streams, self.kinesis) {
+            (Some(streams), _) => streams,
+            (None, Some(client)) => Arc::new(Kinesis::new(client, &self.config.stream)),
+            (None, None) => {
+                return Err(ConfigError::MissingClient { client: "Kinesis", method: "kinesis" });
+            }
+        };
+        let store: Arc<dyn LeaseStore> = match (self.store, self.dynamodb) {
+            (Some(store), _) => store,
+            (None, Some(client)) => {
+                let (leases, workers) = (&self.config.lease_table, &self.config.worker_table);
+                Arc::new(Table::new(client, leases, workers))
+            }
+            (None, None) => {
+                return Err(ConfigError::MissingClient { client: "DynamoDB", method: "dynamodb" });
+            }
+        };
+        Ok(Consumer {
+            config: Arc::new(self.config),
+            streams,
+            store,
+            tracer: self.tracer,
+            handle: Handle::new(),
+        })
+    }
+}

@@ -1,0 +1,280 @@
+//! A consumer seen from outside: counters and states, readable at any time.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+
+use headworks_record::ShardId;
+use tokio::sync::watch;
+
+use crate::position::Position;
+use crate::reader::Counts;
+use crate::sync::lock;
+
+/// What a consumer is doing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Phase {
+    /// Built, or preparing tables and registration.
+    Starting,
+    /// Reading, or waiting for leases.
+    Running,
+    /// Finishing what is in hand.
+    Draining,
+    /// Over.
+    Stopped,
+}
+
+/// One shard that this worker reads.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ShardStatus {
+    /// The shard.
+    pub shard: ShardId,
+    /// Records delivered here since this worker took the shard.
+    pub delivered: u64,
+    /// How far the shard was behind its newest record, in milliseconds, when the last event was done;
+    /// `None` before the first.
+    pub millis_behind: Option<u64>,
+    /// The last checkpoint written here.
+    pub checkpoint: Option<Position>,
+}
+
+/// A consumer at one moment.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Status {
+    /// What it is doing.
+    pub phase: Phase,
+    /// Records whose handler finished, or that were handed out by the stream of records.
+    pub delivered: u64,
+    /// Records left out because they were done before.
+    pub duplicates_skipped: u64,
+    /// Aggregates skipped whole because a member lay outside the shard: their writer puts them again.
+    pub misplaced_skipped: u64,
+    /// Kinesis records delivered raw because they could not be taken apart.
+    pub damaged: u64,
+    /// Checkpoints written.
+    pub checkpoints: u64,
+    /// Attempts of handlers that failed.
+    pub handler_failures: u64,
+    /// Shards that expired before they were read to their end: their rest is lost.
+    pub shards_expired: u64,
+    /// Leases of this worker that are being read.
+    pub shards: Vec<ShardStatus>,
+    /// Leases that nobody, as far as this worker has seen, reads although they could be.
+    pub leases_unowned: u64,
+    /// Leases of all workers that could be read when this worker last looked.
+    pub leases_active: u64,
+}
+
+impl Status {
+    /// How many leases this worker holds.
+    pub fn leases_held(&self) -> usize {
+        self.shards.len()
+    }
+
+    /// Whether every shard of this worker is at its newest record, and no lease waits for an owner.
+    pub fn is_caught_up(&self) -> bool {
+        self.phase == Phase::Running
+            && self.leases_active > 0
+            && self.leases_unowned == 0
+            && self.shards.iter().all(|shard| shard.millis_behind == Some(0))
+    }
+}
+
+/// The consumer stopped before it was in the state that was waited for.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("the consumer stopped before it was in the state that was waited for")]
+pub struct Stopped {
+    /// The last state.
+    pub status: Box<Status>,
+}
+
+/// Reads a consumer's state. Clones are cheap, and outlive the consumer.
+#[derive(Debug, Clone)]
+pub struct Handle {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    phase: AtomicU8,
+    delivered: AtomicU64,
+    duplicates: AtomicU64,
+    misplaced: AtomicU64,
+    damaged: AtomicU64,
+    checkpoints: AtomicU64,
+    handler_failures: AtomicU64,
+    shards_expired: AtomicU64,
+    leases_unowned: AtomicU64,
+    leases_active: AtomicU64,
+    shards: Mutex<BTreeMap<ShardId, ShardStatus>>,
+    changes: watch::Sender<u64>,
+}
+
+impl Handle {
+    pub(crate) fn new() -> Self {
+        let counter = AtomicU64::default;
+        Self {
+            inner: Arc::new(Inner {
+                phase: AtomicU8::new(0),
+                delivered: counter(),
+                duplicates: counter(),
+                misplaced: counter(),
+                damaged: counter(),
+                checkpoints: counter(),
+                handler_failures: counter(),
+                shards_expired: counter(),
+                leases_unowned: counter(),
+                leases_active: counter(),
+                shards: Mutex::default(),
+                changes: watch::channel(0).0,
+            }),
+        }
+    }
+
+    /// The state now.
+    pub fn status(&self) -> Status {
+        let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        let inner = &self.inner;
+        Status {
+            phase: match inner.phase.load(Ordering::Acquire) {
+                0 => Phase::Starting,
+                1 => Phase::Running,
+                2 => Phase::Draining,
+                _ => Phase::Stopped,
+            },
+            delivered: read(&inner.delivered),
+            duplicates_skipped: read(&inner.duplicates),
+            misplaced_skipped: read(&inner.misplaced),
+            damaged: read(&inner.damaged),
+            checkpoints: read(&inner.checkpoints),
+            handler_failures: read(&inner.handler_failures),
+            shards_expired: read(&inner.shards_expired),
+            shards: lock(&inner.shards).values().cloned().collect(),
+            leases_unowned: read(&inner.leases_unowned),
+            leases_active: read(&inner.leases_active),
+        }
+    }
+
+    /// Waits until the state is as wanted and returns it; an error if the consumer stops before.
+    pub async fn wait_until(&self, mut wanted: impl FnMut(&Status) -> bool) -> Result<Status, Stopped> {
+        let mut changes = self.inner.changes.subscribe();
+        loop {
+            changes.mark_unchanged();
+            let status = self.status();
+            if wanted(&status) {
+                return Ok(status);
+            }
+            // The sender lives as long as `self`.
+            if status.phase == Phase::Stopped || changes.changed().await.is_err() {
+                return Err(Stopped { status: Box::new(status) });
+            }
+        }
+    }
+
+    pub(crate) fn enter(&self, phase: Phase) {
+        let code = match phase {
+            Phase::Starting => 0,
+            Phase::Running => 1,
+            Phase::Draining => 2,
+            Phase::Stopped => 3,
+        };
+        self.inner.phase.store(code, Ordering::Release);
+        self.changed();
+    }
+
+    pub(crate) fn leases(&self, active: usize, unowned: usize) {
+        self.inner.leases_active.store(active as u64, Ordering::Relaxed);
+        self.inner.leases_unowned.store(unowned as u64, Ordering::Relaxed);
+        self.changed();
+    }
+
+    pub(crate) fn shard(&self, shard: &ShardId) -> ShardGauge {
+        let status =
+            ShardStatus { shard: shard.clone(), delivered: 0, millis_behind: None, checkpoint: None };
+        lock(&self.inner.shards).insert(shard.clone(), status);
+        self.changed();
+        ShardGauge { handle: self.clone(), shard: shard.clone() }
+    }
+
+    pub(crate) fn forget(&self, shard: &ShardId) {
+        lock(&self.inner.shards).remove(shard);
+        self.changed();
+    }
+
+    fn changed(&self) {
+        self.inner.changes.send_modify(|changes| *changes = changes.wrapping_add(1));
+    }
+}
+
+/// What one shard reports.
+#[derive(Debug, Clone)]
+pub(crate) struct ShardGauge {
+    handle: Handle,
+    shard: ShardId,
+}
+
+impl ShardGauge {
+    pub(crate) fn delivered(&self, records: usize) {
+        self.handle.inner.delivered.fetch_add(records as u64, Ordering::Relaxed);
+        self.update(|status| status.delivered += records as u64);
+    }
+
+    pub(crate) fn behind(&self, millis: u64) {
+        self.update(|status| status.millis_behind = Some(millis));
+    }
+
+    pub(crate) fn checkpointed(&self, position: Position) {
+        self.handle.inner.checkpoints.fetch_add(1, Ordering::Relaxed);
+        self.update(|status| status.checkpoint = Some(position));
+    }
+
+    pub(crate) fn count(&self, counts: &Counts) {
+        if *counts != Counts::default() {
+            let inner = &self.handle.inner;
+            inner.duplicates.fetch_add(counts.duplicates, Ordering::Relaxed);
+            inner.misplaced.fetch_add(counts.misplaced, Ordering::Relaxed);
+            inner.damaged.fetch_add(counts.damaged, Ordering::Relaxed);
+            self.handle.changed();
+        }
+    }
+
+    pub(crate) fn handler_failed(&self) {
+        self.handle.inner.handler_failures.fetch_add(1, Ordering::Relaxed);
+        self.handle.changed();
+    }
+
+    pub(crate) fn expired(&self) {
+        self.handle.inner.shards_expired.fetch_add(1, Ordering::Relaxed);
+        self.handle.changed();
+    }
+
+    fn update(&self, change: impl FnOnce(&mut ShardStatus)) {
+        if let Some(status) = lock(&self.handle.inner.shards).get_mut(&self.shard) {
+            change(status);
+        }
+        self.handle.changed();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn waiting_ends_with_the_state_or_with_the_consumer() {
+        let handle = Handle::new();
+        let gauge = handle.shard(&"s".into());
+        let waiting = tokio::spawn({
+            let handle = handle.clone();
+            async move { handle.wait_until(|status| status.delivered >= 3).await }
+        });
+        gauge.delivered(2);
+        gauge.delivered(1);
+        let status = waiting.await.unwrap().unwrap();
+        assert_eq!((status.delivered, status.leases_held()), (3, 1));
+        handle.enter(Phase::Stopped);
+        let stopped = handle.wait_until(|status| status.delivered > 3).await.unwrap_err();
+        assert_eq!(stopped.status.delivered, 3);
+    }
+}

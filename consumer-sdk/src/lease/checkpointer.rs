@@ -1,0 +1,220 @@
+//! Writes checkpoints of one shard behind the handler's back, so that DynamoDB is not asked for every
+//! batch, and ends the lease at the end.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use headworks_record::ShardId;
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+use tokio::time::{Instant, sleep, sleep_until, timeout};
+use tokio_util::sync::CancellationToken;
+
+use super::model::Holding;
+use super::store::{Error, LeaseStore};
+use crate::backoff::Backoff;
+use crate::handle::ShardGauge;
+use crate::position::{Checkpoint, Position};
+
+/// How a worker ends with a shard.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Last {
+    /// Writes what is done and gives the lease up.
+    Release,
+    /// The shard was read to its end; its children have their leases.
+    ShardEnd { children: Vec<ShardId> },
+}
+
+#[derive(Debug, Clone, Default)]
+struct Wanted {
+    position: Option<Position>,
+    // A place that must be written before anything else happens.
+    at_once: bool,
+    last: Option<Last>,
+}
+
+/// Tells the checkpointer how far the shard is done. Clones are for those who finish records elsewhere.
+#[derive(Debug, Clone)]
+pub(crate) struct Progress(Arc<watch::Sender<Wanted>>);
+
+impl Progress {
+    /// Everything up to here is done. Earlier positions than the last are ignored.
+    pub(crate) fn done(&self, position: Position) {
+        self.0.send_if_modified(|wanted| {
+            let later = wanted.position.as_ref().is_none_or(|before| *before < position);
+            if later {
+                wanted.position = Some(position);
+                wanted.at_once = false;
+            }
+            later
+        });
+    }
+}
+
+/// The write-behind of one shard's checkpoints.
+#[derive(Debug)]
+pub(crate) struct Checkpointer {
+    wanted: Arc<watch::Sender<Wanted>>,
+    written: watch::Receiver<Option<Position>>,
+    task: JoinHandle<Result<(), Error>>,
+}
+
+impl Checkpointer {
+    /// `lost` is cancelled when a write shows that the lease is another worker's.
+    pub(crate) fn start(
+        store: Arc<dyn LeaseStore>,
+        holding: Holding,
+        interval: Duration,
+        call_timeout: Duration,
+        lost: CancellationToken,
+        gauge: ShardGauge,
+    ) -> Self {
+        let (wanted, receiver) = watch::channel(Wanted::default());
+        let (written_to, written) = watch::channel(None);
+        let writer = Writer { store, holding, call_timeout, gauge, written: written_to };
+        let task = tokio::spawn(async move {
+            let result = writer.run(receiver, interval).await;
+            if result.is_err() {
+                lost.cancel();
+            }
+            result
+        });
+        Self { wanted: Arc::new(wanted), written, task }
+    }
+
+    /// For those who finish records.
+    pub(crate) fn progress(&self) -> Progress {
+        Progress(self.wanted.clone())
+    }
+
+    /// Writes this position and waits until it is written; `false` if the checkpointer has stopped.
+    pub(crate) async fn write_now(&mut self, position: Position) -> bool {
+        self.wanted.send_modify(|wanted| {
+            wanted.position = Some(position.clone());
+            wanted.at_once = true;
+        });
+        self.written.wait_for(|written| written.as_ref() >= Some(&position)).await.is_ok()
+    }
+
+    /// Writes what is left and ends the lease.
+    pub(crate) async fn finish(self, last: Last) -> Result<(), Error> {
+        self.wanted.send_modify(|wanted| wanted.last = Some(last));
+        let task = AbortOnDrop(self.task);
+        joined(task).await
+    }
+
+    /// Stops without writing anything more; tells why it had stopped already, if it had.
+    pub(crate) async fn abandon(self) -> Result<(), Error> {
+        if !self.task.is_finished() {
+            self.task.abort();
+            return Ok(());
+        }
+        joined(AbortOnDrop(self.task)).await
+    }
+}
+
+/// A caller that gives up waiting does not leave a writer behind.
+struct AbortOnDrop(JoinHandle<Result<(), Error>>);
+
+impl Drop for AbortOnDrop {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+async fn joined(mut task: AbortOnDrop) -> Result<(), Error> {
+    // The writer neither panics nor is aborted by anyone else.
+    (&mut task.0).await.unwrap_or(Ok(()))
+}
+
+#[derive(Debug)]
+struct Writer {
+    store: Arc<dyn LeaseStore>,
+    holding: Holding,
+    call_timeout: Duration,
+    gauge: ShardGauge,
+    written: watch::Sender<Option<Position>>,
+}
+
+impl Writer {
+    async fn run(mut self, mut wanted: watch::Receiver<Wanted>, interval: Duration) -> Result<(), Error> {
+        let mut due = Instant::now();
+        loop {
+            // The sender being gone means that nobody waits for another write.
+            if wanted.changed().await.is_err() {
+                return Ok(());
+            }
+            loop {
+                let now = wanted.borrow_and_update().clone();
+                if now.at_once || now.last.is_some() || Instant::now() >= due {
+                    break;
+                }
+                tokio::select! {
+                    () = sleep_until(due) => {}
+                    changed = wanted.changed() => if changed.is_err() { return Ok(()) },
+                }
+            }
+            let now = wanted.borrow().clone();
+            if let Some(position) = now.position.filter(|p| self.written.borrow().as_ref() < Some(p)) {
+                self.write(&Checkpoint::At(position.clone()), &[]).await?;
+                self.gauge.checkpointed(position.clone());
+                self.written.send_replace(Some(position));
+            }
+            due = Instant::now() + interval;
+            match now.last {
+                None => {}
+                Some(Last::Release) => return self.release().await,
+                Some(Last::ShardEnd { children }) => {
+                    self.write(&Checkpoint::ShardEnd, &children).await?;
+                    // What has ended needs no owner; whoever looks sees at once that it is nobody's.
+                    return self.release().await;
+                }
+            }
+        }
+    }
+
+    async fn write(&mut self, checkpoint: &Checkpoint, children: &[ShardId]) -> Result<(), Error> {
+        let mut backoff = retries();
+        loop {
+            let call = self.store.checkpoint(&self.holding, checkpoint, children);
+            match timeout(self.call_timeout, call).await {
+                Ok(Ok(holding)) => {
+                    self.holding = holding;
+                    return Ok(());
+                }
+                Ok(Err(error)) if !error.is_retryable() => return Err(error),
+                Ok(Err(error)) => tracing::warn!(%error, "a checkpoint will be tried again"),
+                Err(_) => tracing::warn!(shard = %self.holding.shard, "a checkpoint got no answer"),
+            }
+            sleep(backoff.next_delay()).await;
+        }
+    }
+
+    async fn release(&self) -> Result<(), Error> {
+        let mut backoff = retries();
+        loop {
+            match timeout(self.call_timeout, self.store.release(&self.holding)).await {
+                Ok(Ok(())) => return Ok(()),
+                Ok(Err(error)) if !error.is_retryable() => return Err(error),
+                Ok(Err(error)) => tracing::warn!(%error, "a release will be tried again"),
+                Err(_) => tracing::warn!(shard = %self.holding.shard, "a release got no answer"),
+            }
+            sleep(backoff.next_delay()).await;
+        }
+    }
+}
+
+fn retries() -> Backoff {
+    Backoff::new(Duration::from_millis(100), Duration::from_secs(2))
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+
+    /// A progress that nobody writes, and what was reached.
+    pub(crate) fn progress() -> (Progress, impl Fn() -> Option<Position>) {
+        let (wanted, receiver) = watch::channel(Wanted::default());
+        (Progress(Arc::new(wanted)), move || receiver.borrow().position.clone())
+    }
+}

@@ -1,0 +1,177 @@
+//! Leases as DynamoDB items, attribute for attribute as the KCL has them.
+
+use std::collections::HashMap;
+
+use aws_sdk_dynamodb::types::AttributeValue;
+use headworks_record::{HashKey, HashRange, ShardId};
+
+use super::model::Lease;
+use crate::position::Checkpoint;
+
+pub(super) const KEY: &str = "leaseKey";
+pub(super) const OWNER: &str = "leaseOwner";
+pub(super) const COUNTER: &str = "leaseCounter";
+pub(super) const OWNER_SWITCHES: &str = "ownerSwitchesSinceCheckpoint";
+pub(super) const CHECKPOINT: &str = "checkpoint";
+pub(super) const SUB: &str = "checkpointSubSequenceNumber";
+pub(super) const PARENTS: &str = "parentShardId";
+pub(super) const CHILDREN: &str = "childShardIds";
+pub(super) const RANGE_START: &str = "startingHashKey";
+pub(super) const RANGE_END: &str = "endingHashKey";
+/// Set by KCL 3 on items that are not leases (its leader and worker metrics), and on some that are.
+pub(super) const ENTITY: &str = "entityType";
+
+pub(super) type Item = HashMap<String, AttributeValue>;
+
+/// Whether the item is a lease at all.
+pub(super) fn is_lease(item: &Item) -> bool {
+    item.get(ENTITY).is_none_or(|value| value.as_s().is_ok_and(|text| text == "LEASE"))
+}
+
+/// Reads a lease; an error says which attribute is wrong.
+pub(super) fn read(item: &Item) -> Result<Lease, String> {
+    let shard = text(item, KEY)?.ok_or("it has no leaseKey")?;
+    let checkpoint = text(item, CHECKPOINT)?.ok_or("it has no checkpoint")?;
+    let sub = number(item, SUB)?.unwrap_or(0);
+    let checkpoint = Checkpoint::parse(checkpoint, sub).ok_or_else(|| {
+        format!("its checkpoint {checkpoint:?} is neither a sequence number nor a sentinel")
+    })?;
+    let range = match (text(item, RANGE_START)?, text(item, RANGE_END)?) {
+        (Some(start), Some(end)) => {
+            let key = |text: &str| text.parse::<HashKey>().map_err(|e| e.to_string());
+            Some(HashRange { start: key(start)?, end: key(end)? })
+        }
+        _ => None,
+    };
+    Ok(Lease {
+        shard: ShardId::from(shard),
+        owner: text(item, OWNER)?.filter(|owner| !owner.is_empty()).map(str::to_owned),
+        counter: number(item, COUNTER)?.unwrap_or(0),
+        owner_switches: number(item, OWNER_SWITCHES)?.unwrap_or(0),
+        checkpoint,
+        parents: shards(item, PARENTS)?,
+        children: shards(item, CHILDREN)?,
+        range,
+    })
+}
+
+/// The item of a lease that nobody has held yet.
+pub(super) fn write(lease: &Lease) -> Item {
+    let mut item = Item::from([
+        (KEY.to_owned(), AttributeValue::S(lease.shard.to_string())),
+        (COUNTER.to_owned(), num(lease.counter)),
+        (OWNER_SWITCHES.to_owned(), num(lease.owner_switches)),
+        (CHECKPOINT.to_owned(), AttributeValue::S(lease.checkpoint.text().into_owned())),
+        (SUB.to_owned(), num(lease.checkpoint.sub())),
+    ]);
+    if let Some(owner) = &lease.owner {
+        item.insert(OWNER.to_owned(), AttributeValue::S(owner.clone()));
+    }
+    for (name, ids) in [(PARENTS, &lease.parents), (CHILDREN, &lease.children)] {
+        // DynamoDB has no empty sets.
+        if !ids.is_empty() {
+            item.insert(name.to_owned(), set(ids));
+        }
+    }
+    if let Some(range) = &lease.range {
+        item.insert(RANGE_START.to_owned(), AttributeValue::S(range.start.to_string()));
+        item.insert(RANGE_END.to_owned(), AttributeValue::S(range.end.to_string()));
+    }
+    item
+}
+
+pub(super) fn num(value: impl ToString) -> AttributeValue {
+    AttributeValue::N(value.to_string())
+}
+
+pub(super) fn set(ids: &[ShardId]) -> AttributeValue {
+    AttributeValue::Ss(ids.iter().map(ShardId::to_string).collect())
+}
+
+pub(super) fn text<'a>(item: &'a Item, name: &str) -> Result<Option<&'a str>, String> {
+    match item.get(name) {
+        None | Some(AttributeValue::Null(_)) => Ok(None),
+        Some(AttributeValue::S(text)) => Ok(Some(text)),
+        Some(_) => Err(format!("its {name} is not a string")),
+    }
+}
+
+pub(super) fn number<T: std::str::FromStr>(item: &Item, name: &str) -> Result<Option<T>, String> {
+    match item.get(name) {
+        None | Some(AttributeValue::Null(_)) => Ok(None),
+        Some(AttributeValue::N(text)) => {
+            text.parse().map(Some).map_err(|_| format!("its {name} {text:?} is not a whole number in range"))
+        }
+        Some(_) => Err(format!("its {name} is not a number")),
+    }
+}
+
+fn shards(item: &Item, name: &str) -> Result<Vec<ShardId>, String> {
+    match item.get(name) {
+        None | Some(AttributeValue::Null(_)) => Ok(Vec::new()),
+        Some(AttributeValue::Ss(ids)) => {
+            let mut ids: Vec<ShardId> = ids.iter().map(|id| ShardId::from(id.as_str())).collect();
+            ids.sort();
+            Ok(ids)
+        }
+        Some(_) => Err(format!("its {name} is not a set of strings")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn leases_round_trip() {
+        let mut lease = Lease::new("shardId-000000000007".into(), Checkpoint::parse("4961", 3).unwrap());
+        lease.owner = Some("w-1".to_owned());
+        lease.counter = 9;
+        lease.parents = vec!["a".into(), "b".into()];
+        lease.range = Some(HashRange::new(0, u128::MAX));
+        assert_eq!(read(&write(&lease)).unwrap(), lease);
+        let bare = Lease::new("s".into(), Checkpoint::ShardEnd);
+        assert_eq!(read(&write(&bare)).unwrap(), bare);
+    }
+
+    /// What KCL 3.5 writes for a shard that it has begun.
+    #[test]
+    fn an_item_of_the_kcl_is_read() {
+        let s = |text: &str| AttributeValue::S(text.to_owned());
+        let item = Item::from([
+            (KEY.to_owned(), s("shardId-000000000002")),
+            (OWNER.to_owned(), s("ip-10-0-0-1:5f")),
+            (COUNTER.to_owned(), num(4711)),
+            (OWNER_SWITCHES.to_owned(), num(0)),
+            (CHECKPOINT.to_owned(), s("49600000000000000000000000000000000000000000000000000002")),
+            (SUB.to_owned(), num(0)),
+            (PARENTS.to_owned(), AttributeValue::Ss(vec!["shardId-000000000001".to_owned()])),
+            (RANGE_START.to_owned(), s("0")),
+            (RANGE_END.to_owned(), s("170141183460469231731687303715884105727")),
+            ("throughputKBps".to_owned(), AttributeValue::N("12.5".to_owned())),
+        ]);
+        assert!(is_lease(&item));
+        let lease = read(&item).unwrap();
+        assert_eq!(lease.counter, 4711);
+        assert_eq!(lease.parents, [ShardId::from("shardId-000000000001")]);
+    }
+
+    #[test]
+    fn items_that_are_not_leases_are_told_apart() {
+        let s = |text: &str| AttributeValue::S(text.to_owned());
+        let metrics = Item::from([(KEY.to_owned(), s("x")), (ENTITY.to_owned(), s("WORKER_METRIC_STATS"))]);
+        assert!(!is_lease(&metrics));
+        let lease = Item::from([(KEY.to_owned(), s("x")), (ENTITY.to_owned(), s("LEASE"))]);
+        assert!(is_lease(&lease));
+    }
+
+    #[test]
+    fn bad_attributes_are_named() {
+        let mut item = write(&Lease::new("s".into(), Checkpoint::Latest));
+        item.insert(COUNTER.to_owned(), AttributeValue::S("x".to_owned()));
+        assert!(read(&item).unwrap_err().contains("leaseCounter"));
+        item.insert(COUNTER.to_owned(), num(1));
+        item.insert(CHECKPOINT.to_owned(), AttributeValue::S("soon".to_owned()));
+        assert!(read(&item).unwrap_err().contains("soon"));
+    }
+}

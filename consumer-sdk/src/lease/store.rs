@@ -1,0 +1,142 @@
+//! The boundary to the lease table.
+
+use async_trait::async_trait;
+use headworks_record::ShardId;
+
+use super::model::{Holding, Lease};
+use crate::position::Checkpoint;
+
+/// One worker's heartbeat.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Beat {
+    /// The worker's id.
+    pub worker: String,
+    /// One process's life of that worker: two processes must not beat under one id.
+    pub incarnation: String,
+    /// Raised by every beat; observers watch it move.
+    pub counter: u64,
+    /// How often this worker changed leases in a way that others should look at soon.
+    pub changes: u64,
+}
+
+/// Where leases and heartbeats are kept. Every write to a lease is conditional: see [`Lease::counter`].
+///
+/// An implementation settles answers that were lost: if a conditional write fails because the very same
+/// write succeeded before, it is a success.
+#[async_trait]
+pub trait LeaseStore: std::fmt::Debug + Send + Sync + 'static {
+    /// Creates what is missing and waits until it can be used.
+    async fn prepare(&self) -> Result<(), Error>;
+
+    /// All leases, by a consistent read.
+    async fn leases(&self) -> Result<Vec<Lease>, Error>;
+
+    /// One lease, by a consistent read.
+    async fn lease(&self, shard: &ShardId) -> Result<Option<Lease>, Error>;
+
+    /// Adds a lease unless the shard has one; tells whether it was added.
+    async fn create(&self, lease: &Lease) -> Result<bool, Error>;
+
+    /// Makes `worker` the owner if owner and counter are still those of `seen`.
+    async fn claim(&self, seen: &Lease, worker: &str) -> Result<Lease, Error>;
+
+    /// Writes how far the shard was read; returns the holding for the next write.
+    async fn checkpoint(
+        &self,
+        holding: &Holding,
+        checkpoint: &Checkpoint,
+        children: &[ShardId],
+    ) -> Result<Holding, Error>;
+
+    /// Gives the lease up.
+    async fn release(&self, holding: &Holding) -> Result<(), Error>;
+
+    /// Raises the worker's counter. The `first` beat takes the id over from an earlier incarnation; later
+    /// ones fail with [`Error::WorkerTaken`] if another incarnation did so.
+    async fn beat(&self, beat: &Beat, first: bool) -> Result<(), Error>;
+
+    /// All heartbeats.
+    async fn beats(&self) -> Result<Vec<Beat>, Error>;
+
+    /// Removes the worker's heartbeat, if it is still this incarnation's.
+    async fn retire(&self, beat: &Beat) -> Result<(), Error>;
+}
+
+/// Why the lease table could not be read or written.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The lease belongs to somebody else by now.
+    #[error("the lease of {shard} was changed by another worker; this worker's write was refused")]
+    Conflict {
+        /// The shard.
+        shard: ShardId,
+    },
+    /// Another process uses this worker's id.
+    #[error(
+        "another process took over the worker id {worker:?}; give every process its own id, or leave it out to get a random one"
+    )]
+    WorkerTaken {
+        /// The id.
+        worker: String,
+    },
+    /// An item of the table is not a lease.
+    #[error(
+        "the item {key:?} of table {table:?} cannot be read as a lease: {reason}; correct or delete it, or choose another application name"
+    )]
+    InvalidItem {
+        /// The table.
+        table: String,
+        /// The item's lease key.
+        key: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// The table exists and is not what is needed.
+    #[error("the table {table:?} cannot hold leases: {reason}; choose another table or application name")]
+    InvalidTable {
+        /// The table.
+        table: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// DynamoDB cannot be reached or is overloaded.
+    #[error("{operation} on table {table:?} failed: {reason}")]
+    Unavailable {
+        /// The API operation.
+        operation: &'static str,
+        /// The table.
+        table: String,
+        /// The service's code and message, or what broke on the way.
+        reason: String,
+    },
+    /// DynamoDB refused the request for good.
+    #[error("{operation} on table {table:?} was refused: {reason}; check the role's permissions")]
+    Refused {
+        /// The API operation.
+        operation: &'static str,
+        /// The table.
+        table: String,
+        /// The service's code and message.
+        reason: String,
+    },
+}
+
+impl Error {
+    /// The stable code of this error, as in `docs/errors/`.
+    pub fn code(&self) -> &'static str {
+        match self {
+            Error::Conflict { .. } => "lease-lost",
+            Error::WorkerTaken { .. } => "worker-id-taken",
+            Error::InvalidItem { .. } => "lease-item-invalid",
+            Error::InvalidTable { .. } => "lease-table-invalid",
+            Error::Unavailable { .. } => "lease-table-unavailable",
+            Error::Refused { .. } => "lease-table-refused",
+        }
+    }
+
+    /// Whether the same request may succeed later.
+    pub fn is_retryable(&self) -> bool {
+        matches!(self, Error::Unavailable { .. })
+    }
+}

@@ -1,0 +1,180 @@
+//! What a worker holds while it reads a shard, and what it has to ask the stream and the table about it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use headworks_record::{HashRange, ShardId};
+use headworks_telemetry::RecordTracer;
+
+use super::session::Session;
+use crate::backoff::Backoff;
+use crate::config::Config;
+use crate::delivery::Interrupt;
+use crate::error::Error;
+use crate::fanout::registration::limited;
+use crate::handle::{Handle, ShardGauge};
+use crate::lease::heartbeat::Changes;
+use crate::lease::machine::Leases;
+use crate::lease::{Lease, LeaseStore, family};
+use crate::position::{Checkpoint, Position, Start};
+use crate::streams::{self, ReadFrom, ShardFilter, ShardInfo, Streams};
+
+/// What all shards of a consumer share.
+#[derive(Debug)]
+pub(crate) struct Context {
+    pub(crate) config: Arc<Config>,
+    pub(crate) streams: Arc<dyn Streams>,
+    pub(crate) store: Arc<dyn LeaseStore>,
+    pub(crate) tracer: RecordTracer,
+    pub(crate) handle: Handle,
+    pub(crate) changes: Changes,
+    pub(crate) consumer_arn: Arc<str>,
+}
+
+impl Context {
+    pub(crate) fn stream_error(&self, source: streams::Error) -> Error {
+        Error::Stream { stream: self.config.stream.clone(), source }
+    }
+
+    pub(crate) async fn shards(&self, filter: ShardFilter) -> Result<Vec<ShardInfo>, streams::Error> {
+        limited(&self.config, "ListShards", self.streams.shards(filter)).await
+    }
+}
+
+/// Why the loop over events was left.
+pub(super) enum Exit {
+    Ended(Vec<ShardInfo>),
+    Stopped,
+    Lost,
+    Failed(Error),
+}
+
+impl From<Interrupt> for Exit {
+    fn from(interrupt: Interrupt) -> Self {
+        match interrupt {
+            // Which of the two it is, the session tells.
+            Interrupt::Session => Exit::Stopped,
+            Interrupt::Failed(error) => Exit::Failed(error),
+        }
+    }
+}
+
+/// A shard whose lease this worker has.
+#[derive(Debug)]
+pub(crate) struct Held {
+    pub(super) context: Arc<Context>,
+    pub(super) lease: Lease,
+    pub(super) session: Session,
+    pub(super) gauge: ShardGauge,
+}
+
+impl Held {
+    pub(crate) fn new(context: Arc<Context>, lease: Lease, session: Session, gauge: ShardGauge) -> Self {
+        Self { context, lease, session, gauge }
+    }
+
+    pub(super) async fn create_children(&self, children: &[ShardInfo]) -> Result<Vec<ShardId>, Error> {
+        let (store, shard) = (&self.context.store, &self.lease.shard);
+        let listed;
+        let mut all: &[ShardInfo] = children;
+        let children = match children {
+            [] => {
+                listed =
+                    self.context.shards(ShardFilter::All).await.map_err(|e| self.context.stream_error(e))?;
+                all = &listed;
+                listed.iter().filter(|child| child.parents.contains(shard)).cloned().collect()
+            }
+            children => children.to_vec(),
+        };
+        // After a split nothing else has to be looked at: a lease that exists already stays as it is.
+        let merged = children.iter().any(|child| child.parents.iter().any(|parent| parent != shard));
+        let mut leases = Leases::new();
+        leases.insert(shard.clone(), self.lease.clone());
+        let relisted;
+        if merged {
+            leases = store.leases().await?.into_iter().map(|lease| (lease.shard.clone(), lease)).collect();
+            relisted =
+                self.context.shards(ShardFilter::All).await.map_err(|e| self.context.stream_error(e))?;
+            all = &relisted;
+        }
+        for lease in family::successors(&children, all, &leases) {
+            if store.create(&lease).await? {
+                tracing::info!(shard = %lease.shard, parents = ?lease.parents, "a lease was created");
+            }
+        }
+        self.context.changes.add();
+        Ok(children.into_iter().map(|child| child.id).collect())
+    }
+
+    /// The service does not know the shard or the consumer: an expired shard has ended, with a loss.
+    pub(super) async fn gone(&self, error: streams::Error) -> Result<Vec<ShardInfo>, Exit> {
+        let mut backoff = retries();
+        let shard = &self.lease.shard;
+        loop {
+            match self.context.shards(ShardFilter::All).await {
+                Ok(shards) if shards.iter().any(|listed| listed.id == *shard) => {
+                    return Err(Exit::Failed(self.context.stream_error(error)));
+                }
+                Ok(shards) => {
+                    tracing::error!(%shard, checkpoint = %self.lease.checkpoint.text(),
+                        "DATA LOSS: the shard expired before it was read to its end");
+                    self.gauge.expired();
+                    let children = shards.into_iter().filter(|child| child.parents.contains(shard));
+                    return Ok(children.collect());
+                }
+                Err(error) if !error.is_retryable() => {
+                    return Err(Exit::Failed(self.context.stream_error(error)));
+                }
+                Err(_) => {}
+            }
+            if self.session.over_within(backoff.next_delay()).await {
+                return Err(Exit::Stopped);
+            }
+        }
+    }
+
+    /// The shard's hash range: from the lease, or, where an older KCL wrote it, from the stream.
+    pub(super) async fn range(&self) -> Result<HashRange, Exit> {
+        if let Some(range) = self.lease.range {
+            return Ok(range);
+        }
+        let mut backoff = retries();
+        loop {
+            match self.context.shards(ShardFilter::All).await {
+                Ok(shards) => {
+                    let listed = shards.iter().find(|shard| shard.id == self.lease.shard);
+                    // Of a shard that expired nothing can be read: the range does not matter.
+                    return Ok(listed.map_or(HashRange::ALL, |shard| shard.range));
+                }
+                Err(error) if !error.is_retryable() => {
+                    return Err(Exit::Failed(self.context.stream_error(error)));
+                }
+                Err(_) => {}
+            }
+            if self.session.over_within(backoff.next_delay()).await {
+                return Err(Exit::Stopped);
+            }
+        }
+    }
+
+    pub(super) fn starting_point(&self) -> (ReadFrom, Option<Position>) {
+        match (&self.lease.checkpoint, &self.context.config.start) {
+            // The record itself is read again: members behind the position may be left in it.
+            (Checkpoint::At(position), _) => {
+                (ReadFrom::At(position.sequence.clone()), Some(position.clone()))
+            }
+            (Checkpoint::Latest, _) => (ReadFrom::Latest, None),
+            (Checkpoint::AtTimestamp, Start::AtTimestamp(time)) => (ReadFrom::AtTimestamp(*time), None),
+            (Checkpoint::AtTimestamp, _) => {
+                tracing::warn!(shard = %self.lease.shard,
+                    "the lease begins at a timestamp that this worker was not told: it begins at the oldest record");
+                (ReadFrom::TrimHorizon, None)
+            }
+            (Checkpoint::TrimHorizon | Checkpoint::ShardEnd, _) => (ReadFrom::TrimHorizon, None),
+        }
+    }
+}
+
+pub(super) fn retries() -> Backoff {
+    Backoff::new(Duration::from_millis(100), Duration::from_secs(2))
+}

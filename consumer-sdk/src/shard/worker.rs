@@ -1,0 +1,255 @@
+//! Reads one shard and delivers its records, until it ends or is given up.
+
+use std::time::SystemTime;
+
+use headworks_record::ShardId;
+use tokio_util::task::AbortOnDropHandle;
+
+use super::held::{Exit, Held, retries};
+use crate::delivered::Batch;
+use crate::delivery::Delivery;
+use crate::error::Error;
+use crate::fanout::{Fetched, Fetcher, Ownership};
+use crate::lease;
+use crate::lease::checkpointer::{Checkpointer, Last, Progress};
+use crate::position::{Checkpoint, Position};
+use crate::reader::Reader;
+use crate::spans;
+use crate::streams::{Event, ShardInfo};
+
+/// How a shard's reading ended.
+#[derive(Debug)]
+pub(crate) enum Outcome {
+    /// The shard was read to its end.
+    Ended,
+    /// The lease was given up.
+    Released,
+    /// The lease is, or may be, another worker's.
+    Lost,
+    /// The consumer has to stop.
+    Failed(Error),
+}
+
+/// Reads one shard.
+pub(crate) struct Worker<D> {
+    held: Held,
+    delivery: D,
+}
+
+impl<D: Delivery> Worker<D> {
+    pub(crate) fn new(held: Held, delivery: D) -> Self {
+        Self { held, delivery }
+    }
+
+    pub(crate) async fn run(mut self) -> Outcome {
+        let Some(holding) = self.held.lease.holding() else { return Outcome::Lost };
+        let config = self.held.context.config.clone();
+        let mut checkpointer = Checkpointer::start(
+            self.held.context.store.clone(),
+            holding,
+            config.checkpoint_interval,
+            config.call_timeout,
+            self.held.session.lost_token(),
+            self.held.gauge.clone(),
+        );
+        let exit = self.read(&mut checkpointer).await;
+        self.finish(exit, checkpointer).await
+    }
+
+    async fn read(&mut self, checkpointer: &mut Checkpointer) -> Exit {
+        let config = self.held.context.config.clone();
+        let range = match self.held.range().await {
+            Ok(range) => range,
+            Err(exit) => return exit,
+        };
+        let (from, done) = self.held.starting_point();
+        let ownership = Ownership {
+            store: self.held.context.store.clone(),
+            shard: self.held.lease.shard.clone(),
+            worker: config.worker_id.clone(),
+            limit: config.call_timeout,
+        };
+        let (fetcher, mut events) = Fetcher::new(
+            self.held.context.streams.clone(),
+            ownership,
+            config.clone(),
+            self.held.context.consumer_arn.clone(),
+            from,
+        );
+        let _fetching = AbortOnDropHandle::new(tokio::spawn(fetcher.run()));
+        let mut reader = Reader::new(
+            config.stream_name().to_owned().into(),
+            self.held.lease.shard.clone(),
+            range,
+            config.foreign,
+            config.undecodable,
+            done,
+        );
+        let progress = checkpointer.progress();
+        let mut durable = matches!(self.held.lease.checkpoint, Checkpoint::At(_));
+        loop {
+            let fetched = tokio::select! {
+                biased;
+                () = self.held.session.over() => return Exit::Stopped,
+                fetched = events.recv() => fetched,
+            };
+            // The permit is held until the event is done: it bounds what is read ahead.
+            let (event, received, _permit) = match fetched {
+                Some(Fetched::Event { event, received, permit }) => (event, received, permit),
+                Some(Fetched::Superseded) => return Exit::Lost,
+                Some(Fetched::Failed(error)) => return Exit::Failed(self.held.context.stream_error(error)),
+                Some(Fetched::Gone(error)) => match self.held.gone(error).await {
+                    Ok(children) => return Exit::Ended(children),
+                    Err(exit) => return exit,
+                },
+                None => {
+                    let reason = "its fetcher ended without a word".to_owned();
+                    return Exit::Failed(Error::Internal { shard: self.held.lease.shard.clone(), reason });
+                }
+            };
+            if !durable && let Some(position) = place_before(&event) {
+                // A start that is only a word in the lease would begin elsewhere after a fail-over.
+                let written = tokio::select! {
+                    written = checkpointer.write_now(position) => written,
+                    () = self.held.session.over() => return Exit::Stopped,
+                };
+                if !written {
+                    return Exit::Lost;
+                }
+                durable = true;
+            }
+            if let Err(exit) = self.deliver(&mut reader, &event, received, &progress).await {
+                return exit;
+            }
+            self.held.gauge.behind(event.millis_behind);
+            if let Some(children) = event.end {
+                return Exit::Ended(children);
+            }
+        }
+    }
+
+    async fn deliver(
+        &mut self,
+        reader: &mut Reader,
+        event: &Event,
+        received: SystemTime,
+        progress: &Progress,
+    ) -> Result<(), Exit> {
+        let mut read = reader.read(event, received);
+        self.held.gauge.count(&read.counts);
+        spans::received(&self.held.context.tracer, event, &read.records, received);
+        let most = self.held.context.config.max_batch_records;
+        let end = read.end.take();
+        let mut rest = read.records;
+        while !rest.is_empty() {
+            if self.held.session.is_over() {
+                return Err(Exit::Stopped);
+            }
+            let later = rest.split_off(rest.len().min(most));
+            let position = match (&end, later.is_empty(), rest.last()) {
+                // Behind the last record there may be more that is rightly left out.
+                (Some(end), true, _) => end.clone(),
+                (_, _, Some(last)) => last.position(),
+                (_, _, None) => break,
+            };
+            let batch = Batch::new(self.held.lease.shard.clone(), rest, position, event.millis_behind);
+            self.delivery.deliver(batch, &self.held.session, progress).await?;
+            rest = later;
+            if rest.is_empty() {
+                return match read.stopped {
+                    Some(error) => Err(Exit::Failed(error.into())),
+                    None => Ok(()),
+                };
+            }
+        }
+        if let Some(end) = end {
+            self.delivery.skip(end, progress);
+        }
+        match read.stopped {
+            Some(error) => Err(Exit::Failed(error.into())),
+            None => Ok(()),
+        }
+    }
+
+    async fn finish(mut self, exit: Exit, checkpointer: Checkpointer) -> Outcome {
+        let exit = match exit {
+            Exit::Ended(children) => match self.end(children).await {
+                Ok(children) => match checkpointer.finish(Last::ShardEnd { children }).await {
+                    Ok(()) => return Outcome::Ended,
+                    Err(error) => return ended_by(error),
+                },
+                Err(exit) => (exit, checkpointer),
+            },
+            exit => (exit, checkpointer),
+        };
+        let (exit, checkpointer) = exit;
+        if self.held.session.is_lost() || matches!(exit, Exit::Lost) {
+            self.held.session.lose();
+            let outcome = checkpointer.abandon().await.err().map(ended_by).unwrap_or(Outcome::Lost);
+            return match exit {
+                Exit::Failed(error) => Outcome::Failed(error),
+                _ => outcome,
+            };
+        }
+        // What the caller still has in hand may be acknowledged; the whole drain is bounded elsewhere too.
+        let drain = tokio::time::timeout(self.held.context.config.drain_timeout, self.delivery.drain());
+        tokio::select! {
+            drained = drain => if drained.is_err() {
+                tracing::warn!(shard = %self.held.lease.shard, "records in hand were not finished in time");
+            },
+            () = self.held.session.lost_token().cancelled_owned() => {}
+        }
+        self.held.session.lose();
+        let released = match &exit {
+            Exit::Failed(_) => {
+                // The failure is what matters: giving up the lease is tried for a moment only.
+                let limit = self.held.context.config.call_timeout;
+                tokio::time::timeout(limit, checkpointer.finish(Last::Release)).await.unwrap_or(Ok(()))
+            }
+            _ => checkpointer.finish(Last::Release).await,
+        };
+        match (exit, released) {
+            (Exit::Failed(error), _) => Outcome::Failed(error),
+            (_, Ok(())) => Outcome::Released,
+            (_, Err(error)) => ended_by(error),
+        }
+    }
+
+    /// Sees to it that nothing of the shard is open and that its children have their leases.
+    async fn end(&mut self, children: Vec<ShardInfo>) -> Result<Vec<ShardId>, Exit> {
+        self.delivery.settle(&self.held.session).await?;
+        let mut backoff = retries();
+        loop {
+            if !self.held.session.admit() {
+                return Err(Exit::Lost);
+            }
+            match self.held.create_children(&children).await {
+                Ok(children) => return Ok(children),
+                Err(error) if error.is_retryable() => {
+                    tracing::warn!(shard = %self.held.lease.shard, %error, "the shard's end will be tried again");
+                }
+                Err(error) => return Err(Exit::Failed(error)),
+            }
+            if self.held.session.over_within(backoff.next_delay()).await {
+                return Err(Exit::Stopped);
+            }
+        }
+    }
+}
+
+/// The place of a start that was only a word until its first event came.
+fn place_before(event: &Event) -> Option<Position> {
+    match (event.records.first(), &event.continuation) {
+        (Some(first), _) => Some(Position::before(first.sequence_number.clone())),
+        (None, Some(continuation)) => Some(Position::past(continuation.clone())),
+        (None, None) => None,
+    }
+}
+
+/// What a refused write means for the shard.
+fn ended_by(error: lease::Error) -> Outcome {
+    match error {
+        lease::Error::Conflict { .. } => Outcome::Lost,
+        error => Outcome::Failed(error.into()),
+    }
+}
