@@ -125,8 +125,8 @@ async fn check_ports(ports: &Ports) -> Result<(), Failure> {
             Ok(listener) => held.push(listener),
             Err(error) => {
                 let (code, what) = match error.kind() {
-                    std::io::ErrorKind::AddrInUse => ("port-taken", "is already taken".to_owned()),
-                    _ => ("cannot-listen", format!("cannot be listened on: {error}")),
+                    std::io::ErrorKind::AddrInUse => ("address-in-use", "is already taken".to_owned()),
+                    _ => ("listen-failed", format!("cannot be listened on: {error}")),
                 };
                 return Err(Failure::environment(
                     code,
@@ -222,7 +222,7 @@ mod tests {
         let taken = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
         let port = taken.local_addr().unwrap().port();
         let failure = check_ports(&Ports { s3: port, ..Ports::default() }).await.unwrap_err();
-        assert_eq!((failure.code(), failure.exit()), ("port-taken", Exit::Environment));
+        assert_eq!((failure.code(), failure.exit()), ("address-in-use", Exit::Environment));
         let text = failure.to_string();
         assert!(text.contains(&port.to_string()) && text.contains("--s3-port"), "{text}");
         drop(taken);

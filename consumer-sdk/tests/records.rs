@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use headworks_consumer::{
-    Batch, Checkpoint, Consumer, Handler, HandlerError, HandlerRetry, Pending, Position,
+    Batch, Checkpoint, Consumer, Error, Handler, HandlerError, HandlerRetry, Pending, Position, Records,
 };
 use headworks_record::aggregate::Builder;
 use headworks_record::{Creation, Record};
@@ -27,6 +27,11 @@ fn text(pending: &Pending) -> String {
     String::from_utf8_lossy(&pending.record.data).into_owned()
 }
 
+/// The next item, with a deadline that passes at once in paused time.
+async fn next(records: &mut Records) -> Option<Result<Pending, Error>> {
+    tokio::time::timeout(Duration::from_secs(300), records.next()).await.expect("an item or the end")
+}
+
 #[tokio::test(start_paused = true)]
 async fn the_checkpoint_follows_the_first_record_that_is_not_acknowledged() {
     let (streams, store) = (FakeStreams::new(1), FakeStore::default());
@@ -37,7 +42,7 @@ async fn the_checkpoint_follows_the_first_record_that_is_not_acknowledged() {
     let mut records = consumer(&streams, &store).build().unwrap().stream(shutdown.clone());
     let mut pending = Vec::new();
     for i in 0..4 {
-        let next = records.next().await.unwrap().unwrap();
+        let next = next(&mut records).await.unwrap().unwrap();
         assert_eq!(text(&next), i.to_string());
         pending.push(next);
     }
@@ -53,7 +58,7 @@ async fn the_checkpoint_follows_the_first_record_that_is_not_acknowledged() {
     shutdown.cancel();
     let last = pending.remove(0);
     let ending = tokio::spawn(async move {
-        let ended = records.next().await;
+        let ended = next(&mut records).await;
         (ended.is_none(), records.summary().unwrap().unreleased.is_empty())
     });
     tokio::time::sleep(Duration::from_secs(1)).await;
@@ -73,11 +78,11 @@ async fn no_more_is_handed_out_than_may_be_unacknowledged() {
     let mut records = built.build().unwrap().stream(CancellationToken::new());
     let mut held = Vec::new();
     for _ in 0..3 {
-        held.push(records.next().await.unwrap().unwrap());
+        held.push(next(&mut records).await.unwrap().unwrap());
     }
     assert!(tokio::time::timeout(Duration::from_secs(60), records.next()).await.is_err());
     held.drain(..).for_each(|pending| drop(pending.ack()));
-    let next = records.next().await.unwrap().unwrap();
+    let next = next(&mut records).await.unwrap().unwrap();
     assert_eq!(text(&next), "3");
 }
 
@@ -88,10 +93,10 @@ async fn a_shard_ends_when_all_of_it_is_acknowledged() {
     streams.split("s0", "s1", "s2");
     streams.put("s1", "k", "child");
     let mut records = consumer(&streams, &store).build().unwrap().stream(CancellationToken::new());
-    let parent = records.next().await.unwrap().unwrap();
+    let parent = next(&mut records).await.unwrap().unwrap();
     assert!(tokio::time::timeout(Duration::from_secs(60), records.next()).await.is_err());
     parent.ack();
-    assert_eq!(text(&records.next().await.unwrap().unwrap()), "child");
+    assert_eq!(text(&next(&mut records).await.unwrap().unwrap()), "child");
 }
 
 #[tokio::test(start_paused = true)]
@@ -100,10 +105,10 @@ async fn a_record_dropped_unacknowledged_is_an_error_at_the_shards_end() {
     streams.put("s0", "k", "x");
     streams.split("s0", "s1", "s2");
     let mut records = consumer(&streams, &store).build().unwrap().stream(CancellationToken::new());
-    drop(records.next().await.unwrap().unwrap());
-    let error = records.next().await.unwrap().unwrap_err();
+    drop(next(&mut records).await.unwrap().unwrap());
+    let error = next(&mut records).await.unwrap().unwrap_err();
     assert_eq!(error.code(), "records-unacknowledged");
-    assert!(records.next().await.is_none());
+    assert!(next(&mut records).await.is_none());
 }
 
 #[tokio::test(start_paused = true)]
@@ -113,7 +118,7 @@ async fn what_waits_in_the_queue_of_a_worker_that_is_cut_off_is_not_handed_out()
         streams.put("s0", "k", format!("{i}"));
     }
     let mut records = consumer(&streams, &store).build().unwrap().stream(CancellationToken::new());
-    records.next().await.unwrap().unwrap().ack();
+    next(&mut records).await.unwrap().unwrap().ack();
     eventually("it is checkpointed", || {
         store.get("s0").unwrap().checkpoint == Checkpoint::At(Position::new(seq(101), 0))
     })
@@ -123,7 +128,7 @@ async fn what_waits_in_the_queue_of_a_worker_that_is_cut_off_is_not_handed_out()
     assert!(tokio::time::timeout(Duration::from_secs(30), records.next()).await.is_err());
     // Back again it claims anew, and goes on behind the checkpoint.
     store.cut(false);
-    assert_eq!(text(&records.next().await.unwrap().unwrap()), "1");
+    assert_eq!(text(&next(&mut records).await.unwrap().unwrap()), "1");
 }
 
 fn traced(sampled: bool, random: u8) -> (Record, Creation) {

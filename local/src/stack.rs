@@ -108,12 +108,12 @@ impl StartError {
     #[must_use]
     pub fn code(&self) -> &'static str {
         match self {
-            Self::PortTaken { .. } => "port-taken",
-            Self::Listen { .. } => "cannot-listen",
-            Self::Settings(_) => "bad-setting",
-            Self::DataDir { .. } => "data-dir",
-            Self::Snapshot(_) => "snapshot",
-            Self::Data { .. } => "data",
+            Self::PortTaken { .. } => "address-in-use",
+            Self::Listen { .. } => "listen-failed",
+            Self::Settings(_) => "local-config-invalid",
+            Self::DataDir { .. } => "data-dir-unusable",
+            Self::Snapshot(_) => "local-snapshot-unreadable",
+            Self::Data { .. } => "local-data-unreadable",
         }
     }
 

@@ -602,23 +602,39 @@ def test_the_event_loop_gets_its_turns(gateway, stream, aws, run):
     assert asyncio.run(read()) >= count // 256
 
 
+SCRIPTS = []
+
+
+@pytest.fixture(autouse=True)
+def no_script_is_left():
+    """A test that fails half-way leaves no process behind."""
+    yield
+    while SCRIPTS:
+        process = SCRIPTS.pop()
+        process.kill()
+        process.communicate()
+
+
 def script(text, *, environment=None):
     """Python of its own, so that signals and forks concern nobody else."""
-    return subprocess.Popen(
+    process = subprocess.Popen(
         [sys.executable, "-I", "-u", "-c", textwrap.dedent(text)],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
         env=os.environ | (environment or {}),
     )
+    SCRIPTS.append(process)
+    return process
 
 
 def test_ctrl_c_ends_a_wait(stream, aws, run):
     process = script(f"""
+        import time
         import headworks
         with headworks.Consumer({run!r}, {stream!r}, start="LATEST", **{aws!r}) as consumer:
-            while not consumer.status()["phase"] == "running":
-                pass
+            while consumer.status()["phase"] != "running":
+                time.sleep(0.01)
             print("waiting")
             for record in consumer:
                 record.ack()

@@ -4,8 +4,12 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 
-/// The codes that `fn code` of a source file gives: the string literals in the function's body.
+/// The codes that `fn code` of a source file gives: the string literals in the function's body. Reasons for
+/// dead letters are given their code where they arise.
 fn codes(source: &str, found: &mut BTreeSet<String>) {
+    for reason in source.split("Trouble::poison(\"").skip(1) {
+        found.extend(reason.split('"').next().map(str::to_owned));
+    }
     for body in source.split("fn code(&self)").skip(1) {
         let end = body.find("\n    }\n").unwrap_or(body.len());
         for literal in body[..end].split('"').skip(1).step_by(2) {

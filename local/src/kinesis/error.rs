@@ -65,18 +65,18 @@ impl Error {
     #[must_use]
     pub fn code(&self) -> &'static str {
         match self {
-            Self::Validation(_) => "validation",
-            Self::InvalidArgument(_) => "invalid-argument",
-            Self::ResourceNotFound(_) => "resource-not-found",
-            Self::ResourceInUse(_) => "resource-in-use",
-            Self::LimitExceeded(_) => "limit-exceeded",
-            Self::ExpiredIterator(_) => "expired-iterator",
-            Self::ExpiredNextToken(_) => "expired-next-token",
-            Self::ThroughputExceeded(_) => "throughput-exceeded",
-            Self::Serialization(_) => "serialization",
-            Self::UnknownOperation(_) => "unknown-operation",
-            Self::NotOfThisProtocol(_) => "not-of-this-protocol",
-            Self::Internal(_) => "internal",
+            Self::Validation(_) => "local-kinesis-validation",
+            Self::InvalidArgument(_) => "local-kinesis-invalid-argument",
+            Self::ResourceNotFound(_) => "local-kinesis-resource-not-found",
+            Self::ResourceInUse(_) => "local-kinesis-resource-in-use",
+            Self::LimitExceeded(_) => "local-kinesis-limit-exceeded",
+            Self::ExpiredIterator(_) => "local-kinesis-expired-iterator",
+            Self::ExpiredNextToken(_) => "local-kinesis-expired-next-token",
+            Self::ThroughputExceeded(_) => "local-kinesis-throughput-exceeded",
+            Self::Serialization(_) => "local-kinesis-serialization",
+            Self::UnknownOperation(_) => "local-kinesis-unknown-operation",
+            Self::NotOfThisProtocol(_) => "local-kinesis-not-of-this-protocol",
+            Self::Internal(_) => "local-kinesis-internal",
         }
     }
 

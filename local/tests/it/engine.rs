@@ -46,7 +46,7 @@ async fn waiting_ends_with_a_record_with_the_shard_and_with_the_stream() {
     tokio::task::yield_now().await;
     engine.delete_stream("s", true).unwrap();
     let ended = tokio::time::timeout(DEADLINE, waiting).await.unwrap().unwrap().unwrap_err();
-    assert_eq!(ended.code(), "resource-not-found");
+    assert_eq!(ended.code(), "local-kinesis-resource-not-found");
 }
 
 #[test]

@@ -66,7 +66,7 @@ async fn a_taken_port_is_named_with_the_remedy() {
         (Config { s3_port: port, ..Config::default() }, "S3"),
     ] {
         let error = Stack::start(config).await.unwrap_err();
-        assert_eq!(error.code(), "port-taken");
+        assert_eq!(error.code(), "address-in-use");
         let message = error.to_string();
         assert!(message.contains(&format!("port {port} for {service} is already taken")), "{message}");
         assert!(message.contains("choose another port"), "{message}");
@@ -87,7 +87,7 @@ async fn shutdown_and_drop_free_the_ports() {
         loop {
             match Stack::start(Config { kinesis_port: port, ..Config::default() }).await {
                 Ok(stack) => return stack,
-                Err(error) => assert_eq!(error.code(), "port-taken"),
+                Err(error) => assert_eq!(error.code(), "address-in-use"),
             }
             tokio::task::yield_now().await;
         }
@@ -143,6 +143,6 @@ async fn a_data_directory_keeps_streams_tables_and_objects() {
 
     std::fs::write(dir.path().join("new/kinesis.cbor"), b"nonsense").unwrap();
     let error = Stack::start(config()).await.unwrap_err();
-    assert_eq!(error.code(), "snapshot");
+    assert_eq!(error.code(), "local-snapshot-unreadable");
     assert!(error.to_string().contains("move it away to start empty"), "{error}");
 }
