@@ -612,7 +612,9 @@ def no_script_is_left():
     while SCRIPTS:
         process = SCRIPTS.pop()
         process.kill()
-        process.communicate()
+        process.wait()
+        process.stdout.close()
+        process.stderr.close()
 
 
 def script(text, *, environment=None):
