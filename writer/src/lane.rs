@@ -133,6 +133,9 @@ impl Lane {
             if let Some(sealed) = self.front.take() {
                 self.push_front(sealed.items);
             }
+            // The pause was that of an aggregate which is no more: what follows is tried before its own
+            // deadline passes.
+            self.not_before = None;
         }
         let (expired, live): (Vec<Item>, Vec<Item>) =
             self.waiting.drain(..).partition(|item| item.deadline <= now);

@@ -97,6 +97,17 @@ async fn a_deadline_says_whether_the_record_may_be_stored() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn the_pause_of_an_expired_record_is_not_its_successors() {
+    let config = Config { deadline_ms: 300, backoff_ms: 60_000, max_backoff_ms: 60_000, ..Config::default() };
+    let running = start(1, config).await;
+    running.stream.with(|state| state.misbehaviour.refuse_call = 1.0);
+    for number in 0..20 {
+        let failure = running.writer.put(puts("k", number..number + 1)).await.unwrap().await.remove(0).unwrap_err();
+        assert!(matches!(failure, Failure::DeadlineExceeded { attempts: 1.., .. }), "{number}: {failure:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn an_expired_record_leaves_its_neighbours_in_place() {
     let running = start(1, Config::default()).await;
     running.stream.with(|state| state.misbehaviour.refuse_call = 1.0);
