@@ -102,7 +102,8 @@ async fn the_pause_of_an_expired_record_is_not_its_successors() {
     let running = start(1, config).await;
     running.stream.with(|state| state.misbehaviour.refuse_call = 1.0);
     for number in 0..20 {
-        let failure = running.writer.put(puts("k", number..number + 1)).await.unwrap().await.remove(0).unwrap_err();
+        let failure =
+            running.writer.put(puts("k", number..number + 1)).await.unwrap().await.remove(0).unwrap_err();
         assert!(matches!(failure, Failure::DeadlineExceeded { attempts: 1.., .. }), "{number}: {failure:?}");
     }
 }
