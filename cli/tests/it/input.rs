@@ -44,7 +44,7 @@ fn a_port_that_is_taken_is_named_with_its_option() {
     let port = taken.local_addr().unwrap().port().to_string();
     let others = ["--kinesis-port", "0", "--dynamodb-port", "0", "--s3-port", "0", "--otlp-port", "0"];
     let ran = run(&[&["dev", "--gateway-port", &port], &others[..]].concat());
-    ran.fails(3, &[&port, "already taken", "--gateway-port", "[port-taken]"]);
+    ran.fails(3, &[&port, "already taken", "--gateway-port", "[address-in-use]"]);
 }
 
 #[test]
