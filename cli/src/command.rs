@@ -10,8 +10,8 @@ use crate::output::{talk, talk_error};
 use crate::{demo, dev, routes, send, simulate, tail};
 
 /// What is logged on stderr unless HEADWORKS_LOG or RUST_LOG says otherwise: commands talk for themselves, also about
-/// credentials that are missing.
-const LOG_FILTER: &str = "warn,aws_config=error";
+/// credentials that are missing, and the embedded DynamoDB warns of every condition that does not hold.
+const LOG_FILTER: &str = "warn,aws_config=error,dynoxide=error";
 
 /// Website events through Kinesis: a pipeline on this machine, and tools to send, read, make up and route records.
 ///
