@@ -171,8 +171,9 @@ def the_router_is_told_what_it_reads(t):
     assert t.pipeline["Parameters"]["RouteTable"]["Default"] == "routes.toml"
     assert variables["HEADWORKS_DEAD_LETTER_BUCKET"] == {"Ref": "DeadLetterBucket"}
     assert mentions(variables["OTEL_EXPORTER_OTLP_ENDPOINT"], {"Ref": "OtlpEndpoint"})
+    assert variables["HEADWORKS_LOG_FORMAT"] == "json", "the function's log format is JSON"
     ours = [v for v in variables if v.startswith("HEADWORKS_")]
-    assert len(ours) + 1 == len(variables) == 3, "a variable that the router does not know"
+    assert len(ours) + 1 == len(variables) == 4, "a variable that the router does not know"
 
 
 # Dead letters ----------------------------------------------------------------------------------------
