@@ -56,7 +56,11 @@ pub struct Config {
     pub worker_table: String,
     /// Where an application without leases begins. Default: at the oldest record.
     pub start: Start,
-    /// After how long without a sign of life a worker's leases are taken over. Default 3 s, at least 1 s.
+    /// After how long without a sign of life a worker's leases are taken over. Default 2 s, at least 1 s.
+    ///
+    /// From the last heartbeat to the first delivery elsewhere passes at most this time, one
+    /// `heartbeat_interval` until the heartbeat was seen, and a few round trips: less than 3 s by default,
+    /// to which a busy shard adds the reading back of `dedup_window`.
     pub take_over_after: Duration,
     /// The same for an owner without a heartbeat item, such as a KCL worker. Default 20 s.
     pub foreign_take_over_after: Duration,
@@ -89,6 +93,19 @@ pub struct Config {
     /// After how long without an event a subscription is taken for dead. An idle one brings an event about
     /// every five seconds. Default 30 s.
     pub inactivity_timeout: Duration,
+    /// For how long a record's identity (trace id and span id of its creation context) is remembered, in
+    /// order to drop repeats, by arrival at the stream and from its latest occurrence on. Zero turns it
+    /// off. Default 60 s, at most 15 min.
+    ///
+    /// A worker that begins to read a shard first reads back what arrived within this time, unless it read
+    /// the shard's parents itself; see the [crate's documentation](crate).
+    pub dedup_window: Duration,
+    /// The most identities remembered per shard. Each takes 70 to 140 bytes, and memory is taken as it is
+    /// needed; the window of a shard that ended is kept for as long again for its children. Where the bound
+    /// is reached, the oldest are forgotten before their time, which
+    /// [`Status::identities_forgotten`](crate::Status::identities_forgotten) counts; their repeats are
+    /// delivered. Default 1,000,000.
+    pub dedup_max_identities: usize,
     /// What happens when a handler fails.
     pub handler_retry: HandlerRetry,
     /// What happens with aggregates of other writers that have a member outside the shard.
@@ -109,7 +126,7 @@ impl Config {
             worker_table: format!("{application}-workers"),
             application,
             start: Start::default(),
-            take_over_after: Duration::from_secs(3),
+            take_over_after: Duration::from_secs(2),
             foreign_take_over_after: Duration::from_secs(20),
             heartbeat_interval: Duration::from_millis(500),
             lease_scan_interval: Duration::from_secs(5),
@@ -123,6 +140,8 @@ impl Config {
             max_unacknowledged: 10_000,
             resubscribe_after: Duration::from_secs(285),
             inactivity_timeout: Duration::from_secs(30),
+            dedup_window: Duration::from_secs(60),
+            dedup_max_identities: 1_000_000,
             handler_retry: HandlerRetry::default(),
             foreign: Foreign::default(),
             undecodable: Undecodable::default(),
@@ -180,6 +199,8 @@ impl Config {
         // Sooner, the service refuses the new subscription; later, it has ended the old one.
         span("resubscribe_after", self.resubscribe_after, Duration::from_secs(6), Duration::from_secs(299))?;
         span("inactivity_timeout", self.inactivity_timeout, ms(500), most)?;
+        span("dedup_window", self.dedup_window, Duration::ZERO, Duration::from_secs(900))?;
+        count("dedup_max_identities", self.dedup_max_identities, 1, 100_000_000)?;
         span("handler_retry.max_delay", self.handler_retry.max_delay, self.handler_retry.min_delay, most)?;
         count("handler_retry.attempts", self.handler_retry.attempts as usize, 1, 1_000_000)?;
         count("max_batch_records", self.max_batch_records, 1, 1_000_000)?;
@@ -286,7 +307,9 @@ mod tests {
         assert!(refused(|c| c.stream = "arn:aws:s3:::x".into()).contains("Kinesis ARN"));
         assert!(refused(|c| c.worker_table = "app".into()).contains("of their own"));
         assert!(refused(|c| c.worker_id = String::new()).contains("worker id"));
-        assert!(refused(|c| c.heartbeat_interval = Duration::from_secs(2)).contains("750ms"));
+        assert!(refused(|c| c.dedup_window = Duration::from_secs(901)).contains("900s"));
+        assert!(refused(|c| c.dedup_max_identities = 0).contains("from 1"));
+        assert!(refused(|c| c.heartbeat_interval = Duration::from_secs(2)).contains("500ms"));
         assert!(refused(|c| c.resubscribe_after = Duration::from_secs(300)).contains("299s"));
         assert!(refused(|c| c.max_batch_records = 0).contains("max_batch_records"));
     }

@@ -12,6 +12,7 @@ use tokio_util::task::AbortOnDropHandle;
 
 use crate::config::{Config, ConfigError, HandlerRetry};
 use crate::coordinator::Coordinator;
+use crate::dedup::Handover;
 use crate::delivery::handler::Handling;
 use crate::delivery::records::{Handout, QUEUED_PARTS};
 use crate::delivery::{Delivery, Handler, Records};
@@ -150,6 +151,8 @@ impl Consumer {
         };
         let (consumer_arn, sent) = started;
         let context = Context {
+            // Children are claimed within moments; those that are not read the stream.
+            handover: Handover::new(self.config.dedup_window),
             config: self.config,
             streams: self.streams,
             store: self.store,
@@ -283,6 +286,12 @@ impl Builder {
     /// See [`Config::checkpoint_interval`].
     pub fn checkpoint_interval(mut self, interval: Duration) -> Self {
         self.config.checkpoint_interval = interval;
+        self
+    }
+
+    /// See [`Config::dedup_window`].
+    pub fn dedup_window(mut self, window: Duration) -> Self {
+        self.config.dedup_window = window;
         self
     }
 

@@ -89,7 +89,13 @@ impl<D: Delivery, M: Fn(&ShardId, &ShardGauge) -> D + Send> Coordinator<M> {
                 () = sleep_until(next_tick) => {
                     next_tick = Instant::now() + self.context.config.heartbeat_interval;
                     match self.tick().await {
-                        Ok(()) => {}
+                        Ok(()) => {
+                            // A death is noticed when it is due, not up to an interval later.
+                            if let Some(due) = self.liveness.next_death() {
+                                let soonest = Instant::now() + self.context.config.heartbeat_interval / 10;
+                                next_tick = next_tick.min(due.max(soonest));
+                            }
+                        }
                         Err(error) if error.is_retryable() => {
                             tracing::warn!(%error, "the leases cannot be looked at now");
                         }
@@ -131,6 +137,7 @@ impl<D: Delivery, M: Fn(&ShardId, &ShardGauge) -> D + Send> Coordinator<M> {
             self.sync().await?;
         }
         self.publish();
+        context.handover.tidy();
 
         // What was decided on an old observation is not carried out: meanwhile the owner may be back.
         let fresh = started.elapsed() < config.take_over_after / 2;

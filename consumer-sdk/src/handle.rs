@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex};
 use headworks_record::ShardId;
 use tokio::sync::watch;
 
+use crate::dedup::Dropped;
 use crate::position::Position;
 use crate::reader::Counts;
 use crate::sync::lock;
@@ -48,6 +49,12 @@ pub struct Status {
     pub delivered: u64,
     /// Records left out because they were done before.
     pub duplicates_skipped: u64,
+    /// Records left out because their shard had brought their identity within
+    /// [`Config::dedup_window`](crate::Config::dedup_window) before.
+    pub repeats_dropped: u64,
+    /// Identities forgotten before the window was over, because there were more than
+    /// [`Config::dedup_max_identities`](crate::Config::dedup_max_identities): their repeats are delivered.
+    pub identities_forgotten: u64,
     /// Aggregates skipped whole because a member lay outside the shard: their writer puts them again.
     pub misplaced_skipped: u64,
     /// Kinesis records delivered raw because they could not be taken apart.
@@ -100,6 +107,8 @@ struct Inner {
     phase: AtomicU8,
     delivered: AtomicU64,
     duplicates: AtomicU64,
+    repeats: AtomicU64,
+    forgotten: AtomicU64,
     misplaced: AtomicU64,
     damaged: AtomicU64,
     checkpoints: AtomicU64,
@@ -119,6 +128,8 @@ impl Handle {
                 phase: AtomicU8::new(0),
                 delivered: counter(),
                 duplicates: counter(),
+                repeats: counter(),
+                forgotten: counter(),
                 misplaced: counter(),
                 damaged: counter(),
                 checkpoints: counter(),
@@ -145,6 +156,8 @@ impl Handle {
             },
             delivered: read(&inner.delivered),
             duplicates_skipped: read(&inner.duplicates),
+            repeats_dropped: read(&inner.repeats),
+            identities_forgotten: read(&inner.forgotten),
             misplaced_skipped: read(&inner.misplaced),
             damaged: read(&inner.damaged),
             checkpoints: read(&inner.checkpoints),
@@ -235,6 +248,15 @@ impl ShardGauge {
             inner.duplicates.fetch_add(counts.duplicates, Ordering::Relaxed);
             inner.misplaced.fetch_add(counts.misplaced, Ordering::Relaxed);
             inner.damaged.fetch_add(counts.damaged, Ordering::Relaxed);
+            self.handle.changed();
+        }
+    }
+
+    pub(crate) fn dropped(&self, dropped: &Dropped) {
+        if *dropped != Dropped::default() {
+            let inner = &self.handle.inner;
+            inner.repeats.fetch_add(dropped.repeats, Ordering::Relaxed);
+            inner.forgotten.fetch_add(dropped.forgotten, Ordering::Relaxed);
             self.handle.changed();
         }
     }

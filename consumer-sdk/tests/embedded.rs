@@ -237,6 +237,57 @@ async fn an_aggregate_that_landed_beside_its_shard_is_left_to_its_writer() {
     within("a's end", a.stop()).await;
 }
 
+/// Everything is put twice, at once or a restart and a split later, and handled once.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn repeats_are_dropped_across_restarts_and_splits() {
+    let stack = stack(1).await;
+    let journal = Journal::default();
+    let copies = |from: u8, to: u8| -> Vec<Record> {
+        let record = |i: u8| {
+            let creation = headworks_record::Creation::mint(1, [i + 1; 18]);
+            Record::builder(format!("key-{i}")).unwrap().creation(creation).data(i.to_string()).build()
+        };
+        (from..to).map(record).collect()
+    };
+    let send = async |records: Vec<Record>| {
+        let map = shards(&stack).await;
+        let mut groups: BTreeMap<usize, Builder> = BTreeMap::new();
+        for record in records {
+            groups.entry(map.predict(record.hash_key())).or_default().push(&record);
+        }
+        for (place, builder) in groups {
+            put(&stack, &map.open()[place], map.open()[place].range.start, builder).await;
+        }
+    };
+    send(copies(0, 20)).await;
+    send(copies(10, 30)).await;
+    let a = start("a", &stack, &journal);
+    delivered(&journal, 30).await;
+    within("the repeats", a.until(|status| status.repeats_dropped == 10)).await.unwrap();
+    within("a's end", a.stop()).await;
+
+    // Another worker, who never saw the first copies, in the shard itself and in its children.
+    send(copies(0, 40)).await;
+    let parent = shards(&stack).await.open()[0].clone();
+    split(&stack, &parent).await;
+    send(copies(0, 50)).await;
+    let b = start("b", &stack, &journal);
+    delivered(&journal, 50).await;
+    within("the repeats", b.until(|status| status.repeats_dropped == 70)).await.unwrap();
+    within("b's end", b.stop()).await;
+
+    // And one that begins in the children.
+    send(copies(0, 60)).await;
+    let c = start("c", &stack, &journal);
+    delivered(&journal, 60).await;
+    within("the repeats", c.until(|status| status.repeats_dropped == 50)).await.unwrap();
+    within("c's end", c.stop()).await;
+    let mut all: Vec<u32> = journal.data().iter().map(|data| data.parse().unwrap()).collect();
+    all.sort_unstable();
+    assert_eq!(all, (0..60).collect::<Vec<u32>>());
+    within("the stack's end", stack.shutdown()).await.unwrap();
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn latest_is_durable_at_once() {
     let stack = stack(1).await;

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use anyhow::Context as _;
-use headworks_consumer::{Batch, Consumer, Handler, HandlerError};
+use headworks_consumer::{Batch, Consumer, Handler, HandlerError, Status};
 use headworks_telemetry::Telemetry;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -55,24 +55,23 @@ impl Consumers {
             running.push(Running { stream: stream.clone(), handle, task, telemetry });
         }
         for consumer in &running {
-            let ready = consumer.handle.wait_until(headworks_consumer::Status::is_caught_up).await;
+            let ready = consumer.handle.wait_until(Status::is_caught_up).await;
             ready.with_context(|| format!("the consumer of {}", consumer.stream))?;
         }
         Ok(Self { running, stop })
     }
 
-    /// Drains them; tells how many misplaced aggregates each skipped, by stream.
-    pub(super) async fn stop(self) -> anyhow::Result<BTreeMap<String, u64>> {
+    /// Drains them; gives the last status of each, by stream.
+    pub(super) async fn stop(self) -> anyhow::Result<BTreeMap<String, Status>> {
         self.stop.cancel();
-        let mut skipped = BTreeMap::new();
+        let mut ended_as = BTreeMap::new();
         for consumer in self.running {
-            let misplaced = consumer.handle.status().misplaced_skipped;
             let ended =
                 consumer.task.await.with_context(|| format!("the consumer of {}", consumer.stream))?;
-            ended.with_context(|| format!("the consumer of {}", consumer.stream))?;
+            let summary = ended.with_context(|| format!("the consumer of {}", consumer.stream))?;
             consumer.telemetry.shutdown().await;
-            skipped.insert(consumer.stream, misplaced);
+            ended_as.insert(consumer.stream, summary.status);
         }
-        Ok(skipped)
+        Ok(ended_as)
     }
 }

@@ -91,12 +91,13 @@ pub async fn run(args: Args) -> anyhow::Result<ExitCode> {
         grouped(inbound.misplaced),
     );
     for (stream, census) in &routed {
+        let consumer = summaries.get(stream);
         println!(
-            "  {stream}: {} Kinesis records on {} shards, {} misplaced and put again, {} skipped by its consumer",
+            "  {stream}: {} Kinesis records on {} shards, {} misplaced; its consumer dropped {} repeats",
             grouped(census.kinesis_records),
             census.shards,
             grouped(census.misplaced),
-            grouped(summaries.get(stream).copied().unwrap_or_default()),
+            grouped(consumer.map_or(0, |status| status.repeats_dropped)),
         );
     }
     print_journey(&closed.candidates, &spans);

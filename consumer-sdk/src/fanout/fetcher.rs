@@ -28,7 +28,9 @@ use crate::streams::{self, Event, ReadFrom, Streams, Subscription};
 /// The service accepts one subscription per second for each consumer and shard.
 const SUBSCRIBE_EVERY: Duration = Duration::from_secs(1);
 /// The service allows five reads per second and shard, shared with all who read it without fan-out.
-const READ_EVERY: Duration = Duration::from_millis(250);
+pub(crate) const READ_EVERY: Duration = Duration::from_millis(250);
+/// The most records that one read may bring.
+pub(crate) const GET_RECORDS_LIMIT: usize = 10_000;
 /// Events that wait for the handler; their bytes are bounded separately.
 const QUEUED_EVENTS: usize = 64;
 
@@ -234,7 +236,8 @@ impl Fetcher {
                 limited(&self.config, "GetShardIterator", call).await?
             }
         };
-        let page = limited(&self.config, "GetRecords", self.streams.records(&iterator)).await?;
+        let page =
+            limited(&self.config, "GetRecords", self.streams.records(&iterator, GET_RECORDS_LIMIT)).await?;
         let next = page.next;
         let event = page.event;
         // The next page's iterator is good only for where the reader is after this one.

@@ -4,4 +4,4 @@
 pub(crate) mod fetcher;
 pub(crate) mod registration;
 
-pub(crate) use fetcher::{Fetched, Fetcher, Ownership};
+pub(crate) use fetcher::{Fetched, Fetcher, GET_RECORDS_LIMIT, Ownership, READ_EVERY};

@@ -126,6 +126,12 @@ impl Liveness {
         }
     }
 
+    /// When the next worker will be dead if its counter does not move: the time for another look.
+    pub(crate) fn next_death(&self) -> Option<Instant> {
+        let silent = self.workers.values().filter(|seen| !seen.dead).map(|seen| seen.since);
+        silent.min().map(|since| since + self.take_over_after)
+    }
+
     /// The workers that are not dead, and what is known of them.
     pub(crate) fn living(&self) -> impl Iterator<Item = (&str, Life)> {
         self.workers
@@ -174,8 +180,10 @@ mod tests {
         assert!(liveness.observe(&[beat("a", 1)], at(0), at(100)), "a newcomer is news");
         assert!(!liveness.observe(&[beat("a", 1)], at(3_050), at(3_060)), "3 s count from the read's end");
         assert!(!liveness.is_abandoned(&owned("a", 1)));
+        assert_eq!(liveness.next_death(), Some(at(3_100)));
         assert!(liveness.observe(&[beat("a", 1)], at(3_100), at(3_110)), "a death is news");
         assert!(liveness.is_abandoned(&owned("a", 1)));
+        assert_eq!(liveness.next_death(), None);
         assert!(liveness.observe(&[beat("a", 2)], at(3_200), at(3_210)), "and so is a return");
         assert!(!liveness.is_abandoned(&owned("a", 1)));
         assert_eq!(liveness.living().collect::<Vec<_>>(), [("a", Life::Alive)]);

@@ -9,6 +9,7 @@ use headworks_telemetry::RecordTracer;
 use super::session::Session;
 use crate::backoff::Backoff;
 use crate::config::Config;
+use crate::dedup::{Failure, Handover, History, Window};
 use crate::delivery::Interrupt;
 use crate::error::Error;
 use crate::fanout::registration::limited;
@@ -29,6 +30,7 @@ pub(crate) struct Context {
     pub(crate) handle: Handle,
     pub(crate) changes: Changes,
     pub(crate) consumer_arn: Arc<str>,
+    pub(crate) handover: Handover,
 }
 
 impl Context {
@@ -150,6 +152,40 @@ impl Held {
                     return Err(Exit::Failed(self.context.stream_error(error)));
                 }
                 Err(_) => {}
+            }
+            if self.session.over_within(backoff.next_delay()).await {
+                return Err(Exit::Stopped);
+            }
+        }
+    }
+
+    /// The identities that the shard brought before the checkpoint, rebuilt from the stream.
+    ///
+    /// Delivery waits for it: going on without it could deliver repeats that nobody would count.
+    pub(super) async fn window(&self, range: HashRange, first_arrival_ms: u64) -> Result<Window, Exit> {
+        let context = &self.context;
+        let history = History {
+            streams: context.streams.as_ref(),
+            config: &context.config,
+            handover: &context.handover,
+            lease: &self.lease,
+            range,
+            first_arrival_ms,
+        };
+        let mut backoff = retries();
+        loop {
+            let built = tokio::select! {
+                built = history.window() => built,
+                () = self.session.over() => return Err(Exit::Stopped),
+            };
+            match built {
+                Ok(window) => return Ok(window),
+                // Nothing is left to look back on; the subscription finds out what else it means.
+                Err(Failure(streams::Error::NotFound { .. })) => return Ok(history.empty()),
+                Err(Failure(error)) if error.is_retryable() => {
+                    tracing::warn!(shard = %self.lease.shard, %error, "looking back for repeats will be tried again");
+                }
+                Err(Failure(error)) => return Err(Exit::Failed(context.stream_error(error))),
             }
             if self.session.over_within(backoff.next_delay()).await {
                 return Err(Exit::Stopped);

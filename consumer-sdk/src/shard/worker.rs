@@ -6,6 +6,7 @@ use headworks_record::ShardId;
 use tokio_util::task::AbortOnDropHandle;
 
 use super::held::{Exit, Held, retries};
+use crate::dedup::Window;
 use crate::delivered::Batch;
 use crate::delivery::Delivery;
 use crate::error::Error;
@@ -34,11 +35,13 @@ pub(crate) enum Outcome {
 pub(crate) struct Worker<D> {
     held: Held,
     delivery: D,
+    // Built when the first records come, unless repeats are not looked for.
+    window: Option<Window>,
 }
 
 impl<D: Delivery> Worker<D> {
     pub(crate) fn new(held: Held, delivery: D) -> Self {
-        Self { held, delivery }
+        Self { held, delivery, window: None }
     }
 
     pub(crate) async fn run(mut self) -> Outcome {
@@ -118,6 +121,15 @@ impl<D: Delivery> Worker<D> {
                 }
                 durable = true;
             }
+            if self.window.is_none()
+                && !config.dedup_window.is_zero()
+                && let Some(first) = event.records.first()
+            {
+                match self.held.window(range, first.arrival_ms).await {
+                    Ok(window) => self.window = Some(window),
+                    Err(exit) => return exit,
+                }
+            }
             if let Err(exit) = self.deliver(&mut reader, &event, received, &progress).await {
                 return exit;
             }
@@ -137,6 +149,9 @@ impl<D: Delivery> Worker<D> {
     ) -> Result<(), Exit> {
         let mut read = reader.read(event, received);
         self.held.gauge.count(&read.counts);
+        if let Some(window) = &mut self.window {
+            self.held.gauge.dropped(&window.drop_repeats(&mut read.records));
+        }
         spans::received(&self.held.context.tracer, event, &read.records, received);
         let most = self.held.context.config.max_batch_records;
         let end = read.end.take();
@@ -218,6 +233,10 @@ impl<D: Delivery> Worker<D> {
     /// Sees to it that nothing of the shard is open and that its children have their leases.
     async fn end(&mut self, children: Vec<ShardInfo>) -> Result<Vec<ShardId>, Exit> {
         self.delivery.settle(&self.held.session).await?;
+        if let Some(window) = self.window.take() {
+            // Before a child can be claimed.
+            self.held.context.handover.put(self.held.lease.shard.clone(), window);
+        }
         let mut backoff = retries();
         loop {
             if !self.held.session.admit() {

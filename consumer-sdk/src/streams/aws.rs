@@ -206,9 +206,10 @@ impl Streams for Kinesis {
         })
     }
 
-    async fn records(&self, iterator: &str) -> Result<Page, Error> {
+    async fn records(&self, iterator: &str, most: usize) -> Result<Page, Error> {
         const OPERATION: &str = "GetRecords";
-        let request = self.client.get_records().shard_iterator(iterator).limit(GET_RECORDS_LIMIT);
+        let limit = i32::try_from(most).unwrap_or(i32::MAX).clamp(1, GET_RECORDS_LIMIT);
+        let request = self.client.get_records().shard_iterator(iterator).limit(limit);
         let output = request
             .set_stream_arn(self.given_arn())
             .send()

@@ -164,8 +164,8 @@ pub trait Streams: std::fmt::Debug + Send + Sync + 'static {
     /// An iterator for [`Streams::records`].
     async fn iterator(&self, shard: &ShardId, from: &ReadFrom) -> Result<String, Error>;
 
-    /// Reads one page.
-    async fn records(&self, iterator: &str) -> Result<Page, Error>;
+    /// Reads one page of at most this many Kinesis records; the service allows 1 to 10,000.
+    async fn records(&self, iterator: &str, most: usize) -> Result<Page, Error>;
 }
 
 /// Why Kinesis did not do what was asked, as narrow as a reader needs it.

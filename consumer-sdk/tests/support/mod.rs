@@ -82,6 +82,7 @@ pub struct Running {
     pub handle: Handle,
     pub shutdown: CancellationToken,
     pub task: JoinHandle<Result<Summary, headworks_consumer::Error>>,
+    pub deliver_for: Duration,
 }
 
 impl Running {
@@ -90,8 +91,9 @@ impl Running {
         factory: impl Fn(&ShardId) -> H + Send + Sync + 'static,
     ) -> Self {
         let (handle, shutdown) = (consumer.handle(), CancellationToken::new());
+        let deliver_for = consumer.config().deliver_for();
         let task = tokio::spawn(consumer.run(factory, shutdown.clone()));
-        Self { handle, shutdown, task }
+        Self { handle, shutdown, task, deliver_for }
     }
 
     pub fn recording(consumer: Consumer, journal: &Journal) -> Self {

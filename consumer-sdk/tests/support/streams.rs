@@ -1,7 +1,7 @@
 //! A stream in memory: fan-out with one subscription per shard, plain reads, splits and merges.
 
 use std::collections::{BTreeMap, HashMap};
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -42,6 +42,10 @@ pub struct FakeStreams {
     /// Subscriptions that never bring anything, until this is zero.
     pub stalled: Arc<AtomicUsize>,
     pub session: Duration,
+    /// What plain reads fail with, while there is something.
+    pub read_fails: Arc<Mutex<Option<Error>>>,
+    /// Whether every second plain read is throttled.
+    pub throttles: Arc<AtomicBool>,
 }
 
 pub fn seq(n: u64) -> SequenceNumber {
@@ -74,11 +78,18 @@ impl FakeStreams {
             read: Arc::default(),
             stalled: Arc::default(),
             session: Duration::from_secs(300),
+            read_fails: Arc::default(),
+            throttles: Arc::default(),
         }
     }
 
     /// Puts a Kinesis record; returns its sequence number.
     pub fn put(&self, shard: &str, key: &str, data: impl Into<Bytes>) -> u64 {
+        self.put_later(shard, key, data, 0)
+    }
+
+    /// The same, this many milliseconds after the time that it would otherwise arrive at.
+    pub fn put_later(&self, shard: &str, key: &str, data: impl Into<Bytes>, later_ms: u64) -> u64 {
         let mut stream = self.stream.lock().unwrap();
         stream.sequence += 1;
         let n = stream.sequence;
@@ -87,7 +98,7 @@ impl FakeStreams {
         shard.records.push(RawRecord {
             sequence_number: seq(n),
             partition_key: key.to_owned().into(),
-            arrival_ms: 1_000_000 + n,
+            arrival_ms: 1_000_000 + n + later_ms,
             data: data.into(),
         });
         drop(stream);
@@ -138,13 +149,17 @@ impl FakeStreams {
 
     /// Everything after this sequence number, at most 10 records.
     fn after(&self, shard: &ShardId, after: u64) -> Result<(Event, u64), Error> {
+        self.after_at_most(shard, after, 10)
+    }
+
+    fn after_at_most(&self, shard: &ShardId, after: u64, most: usize) -> Result<(Event, u64), Error> {
         let stream = self.stream.lock().unwrap();
         let found = stream.shards.get(shard).ok_or_else(|| Error::NotFound {
             operation: "SubscribeToShard",
             message: format!("no shard {shard}"),
         })?;
         let unread = found.records.iter().filter(|record| number(&record.sequence_number) > after);
-        let records: Vec<RawRecord> = unread.clone().take(10).cloned().collect();
+        let records: Vec<RawRecord> = unread.clone().take(most).cloned().collect();
         let more = unread.count() > records.len();
         let ended = !found.info.open && !more;
         let reached = match (more, records.last()) {
@@ -289,13 +304,20 @@ impl Streams for FakeStreams {
     }
 
     async fn iterator(&self, shard: &ShardId, from: &ReadFrom) -> Result<String, Error> {
+        self.after(shard, u64::MAX - 1)?;
         Ok(format!("{shard}|{}", self.begin(shard, from)))
     }
 
-    async fn records(&self, iterator: &str) -> Result<Page, Error> {
-        self.read.fetch_add(1, Ordering::SeqCst);
+    async fn records(&self, iterator: &str, most: usize) -> Result<Page, Error> {
+        let before = self.read.fetch_add(1, Ordering::SeqCst);
+        if self.throttles.load(Ordering::SeqCst) && before % 2 == 1 {
+            return Err(Error::Throttled { operation: "GetRecords", message: "slow down".to_owned() });
+        }
+        if let Some(error) = self.read_fails.lock().unwrap().clone() {
+            return Err(error);
+        }
         let (shard, after) = iterator.split_once('|').unwrap();
-        let (mut event, reached) = self.after(&shard.into(), after.parse().unwrap())?;
+        let (mut event, reached) = self.after_at_most(&shard.into(), after.parse().unwrap(), most.min(10))?;
         event.continuation = None;
         let next = event.end.is_none().then(|| format!("{shard}|{reached}"));
         Ok(Page { event, next })
