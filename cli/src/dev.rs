@@ -3,6 +3,7 @@
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 
+use headworks_local::faults::Fault;
 use headworks_local::stack::{ACCESS_KEY, SECRET_KEY};
 use serde::Serialize;
 use tokio::net::TcpListener;
@@ -30,6 +31,9 @@ pub struct Args {
     /// Port of the gateway (gRPC); 0 takes any free one.
     #[arg(long, value_name = "PORT", default_value_t = 4400, env = "HEADWORKS_GATEWAY_PORT")]
     gateway_port: u16,
+    /// Port of the gateway's HTTP door; 0 takes any free one.
+    #[arg(long, value_name = "PORT", default_value_t = 4480, env = "HEADWORKS_HTTP_PORT")]
+    http_port: u16,
     /// Port of Kinesis; 0 takes any free one.
     #[arg(long, value_name = "PORT", default_value_t = 4567, env = "HEADWORKS_KINESIS_PORT")]
     kinesis_port: u16,
@@ -51,6 +55,10 @@ pub struct Args {
     /// Share of records that the gateway traces, 0 to 1.
     #[arg(long, value_name = "SHARE", default_value_t = 1.0, value_parser = share)]
     trace_ratio: f64,
+    /// What goes wrong, such as "put-records throttle p=0.05 seed=7" or "s3:put-object error=AccessDenied times=3";
+    /// may be given several times.
+    #[arg(long = "fault", value_name = "FAULT")]
+    faults: Vec<Fault>,
     /// Prints the addresses as one line of JSON.
     #[arg(long)]
     json: bool,
@@ -69,6 +77,7 @@ pub(crate) async fn run(args: Args) -> Result<Exit, Failure> {
     let cancel = interrupt::token()?;
     let ports = Ports {
         gateway: args.gateway_port,
+        http: args.http_port,
         kinesis: args.kinesis_port,
         dynamodb: args.dynamodb_port,
         s3: args.s3_port,
@@ -82,6 +91,7 @@ pub(crate) async fn run(args: Args) -> Result<Exit, Failure> {
         inbound_shards: args.inbound_shards,
         outbound_shards: args.outbound_shards,
         trace_ratio: args.trace_ratio,
+        faults: args.faults,
         ..Config::default()
     };
     let mut say = |line: &str| talk(line);
@@ -113,6 +123,7 @@ pub(crate) async fn run(args: Args) -> Result<Exit, Failure> {
 async fn check_ports(ports: &Ports) -> Result<(), Failure> {
     let all = [
         ("the gateway", "--gateway-port", ports.gateway),
+        ("the gateway's HTTP door", "--http-port", ports.http),
         ("Kinesis", "--kinesis-port", ports.kinesis),
         ("DynamoDB", "--dynamodb-port", ports.dynamodb),
         ("S3", "--s3-port", ports.s3),
@@ -160,6 +171,7 @@ fn start_failure(error: &anyhow::Error) -> Failure {
 #[derive(Debug, Serialize)]
 struct Addresses {
     gateway: String,
+    http: String,
     kinesis: String,
     dynamodb: String,
     s3: String,
@@ -172,11 +184,13 @@ struct Addresses {
 impl Addresses {
     fn of(pipeline: &Pipeline) -> Self {
         let stack = pipeline.stack();
-        let (gateway, otlp) = (pipeline.gateway_endpoint(), pipeline.otlp_endpoint());
+        let (gateway, http, otlp) =
+            (pipeline.gateway_endpoint(), pipeline.http_endpoint(), pipeline.otlp_endpoint());
         let (kinesis, dynamodb, s3) =
             (stack.kinesis_endpoint(), stack.dynamodb_endpoint(), stack.s3_endpoint());
         let environment = vec![
             ("HEADWORKS_GATEWAY", gateway.clone()),
+            ("HEADWORKS_GATEWAY_HTTP", http.clone()),
             ("AWS_ENDPOINT_URL_KINESIS", kinesis.clone()),
             ("AWS_ENDPOINT_URL_DYNAMODB", dynamodb.clone()),
             ("AWS_ENDPOINT_URL_S3", s3.clone()),
@@ -187,7 +201,7 @@ impl Addresses {
         ];
         let inbound = pipeline.inbound().to_owned();
         let outbound = pipeline.outbound().to_vec();
-        Self { gateway, kinesis, dynamodb, s3, otlp, inbound, outbound, environment }
+        Self { gateway, http, kinesis, dynamodb, s3, otlp, inbound, outbound, environment }
     }
 
     /// Lines that a shell can take in.

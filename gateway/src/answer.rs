@@ -7,6 +7,8 @@ use headworks_record::Creation;
 use headworks_telemetry::{KeyValue, Parent, RecordTracer, names};
 use headworks_writer::{Failure, Outcome, Placed};
 
+use crate::shared::Inbound;
+
 /// How a record that the gateway minted for stands to the client's own trace.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Kin {
@@ -46,9 +48,10 @@ impl Pending {
     pub(crate) fn answer(
         self,
         outcomes: Vec<Outcome>,
-        stream: &str,
+        inbound: &Inbound,
         tracer: &RecordTracer,
     ) -> Vec<v1::RecordResult> {
+        let stream = &*inbound.name;
         let answered = SystemTime::now();
         let mut outcomes = outcomes.into_iter();
         // The writer answers for every record; a missing outcome is a defect, told as such.
@@ -76,7 +79,12 @@ impl Pending {
                 result_of(outcome)
             }
         });
-        results.collect()
+        let results: Vec<v1::RecordResult> = results.collect();
+        inbound.failures.count_all(results.iter().filter_map(|result| match &result.outcome {
+            Some(record_result::Outcome::Error(error)) => Some(&*error.code),
+            _ => None,
+        }));
+        results
     }
 }
 

@@ -10,13 +10,15 @@
 //!
 //! Every setting at the top level can be set by a variable `HEADWORKS_GATEWAY_<NAME>`, such as
 //! `HEADWORKS_GATEWAY_LISTEN`, which wins over the file. `HEADWORKS_GATEWAY_STREAMS` takes names
-//! separated by commas, or a TOML array like the one in the file.
+//! separated by commas, or a TOML array like the one in the file; `HEADWORKS_GATEWAY_CORS_ORIGINS` takes
+//! origins separated by commas.
 
 use std::collections::HashSet;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use headworks_proto::MAX_MESSAGE_BYTES;
 use serde::{Deserialize, Serialize};
 
 /// The prefix of environment variables that override settings.
@@ -35,6 +37,17 @@ pub const MAX_TIMEOUT: Duration = Duration::from_secs(600);
 pub struct Config {
     /// The address to listen on. Default 127.0.0.1:4400; port 0 takes any free port.
     pub listen: SocketAddr,
+    /// The address to listen on for HTTP: `POST /v1/records`, `/healthz`, `/readyz` and `/metrics`.
+    /// Default: none, nothing is listened on; 127.0.0.1:4480 is the customary one. Port 0 takes any
+    /// free port.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub http_listen: Option<SocketAddr>,
+    /// The most bytes of request bodies over HTTP that are being read or whose records are unanswered.
+    /// Default 67,108,864; 16,777,216 (the largest body) to 1,073,741,824.
+    pub http_buffer_bytes: usize,
+    /// The origins whose web pages may send records over HTTP, such as `https://shop.example`, or `*`
+    /// for all. Default: none; a browser's request from another origin is refused.
+    pub cors_origins: Vec<String>,
     /// Listens beyond loopback although nobody is authenticated. Default false.
     pub allow_beyond_loopback: bool,
     /// The stream of calls that name none; one of `streams`. Default: the first of them.
@@ -79,6 +92,9 @@ impl Default for Config {
     fn default() -> Self {
         Self {
             listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 4400)),
+            http_listen: None,
+            http_buffer_bytes: 64 << 20,
+            cors_origins: Vec::new(),
             allow_beyond_loopback: false,
             default_stream: None,
             max_record_bytes: 1 << 20,
@@ -178,11 +194,29 @@ pub enum Error {
         /// The stream's name.
         stream: String,
     },
+    /// An origin is not one.
+    #[error(
+        "cors_origins has {origin:?}, which is not an origin; write the scheme, the host and any port in lower case as browsers send them, such as \"https://shop.example\", or \"*\" for all"
+    )]
+    Origin {
+        /// What was given.
+        origin: String,
+    },
+    /// Both listeners want one address.
+    #[error(
+        "listen and http_listen are both {listen}; give each its own port, or leave http_listen out for no HTTP"
+    )]
+    SameAddress {
+        /// The address.
+        listen: SocketAddr,
+    },
     /// It would be reachable from elsewhere, and nobody is authenticated.
     #[error(
-        "listen is {listen}, which is reachable from other machines, and nobody is authenticated; listen on 127.0.0.1, or set allow_beyond_loopback = true if the network itself keeps others out"
+        "{setting} is {listen}, which is reachable from other machines, and nobody is authenticated; listen on 127.0.0.1, or set allow_beyond_loopback = true if the network itself keeps others out"
     )]
     Exposed {
+        /// The setting's name.
+        setting: &'static str,
         /// The address.
         listen: SocketAddr,
     },
@@ -248,8 +282,20 @@ impl Config {
                 Err(Error::OutOfBounds { name, value, min, max })
             }
         };
-        if !self.listen.ip().to_canonical().is_loopback() && !self.allow_beyond_loopback {
-            return Err(Error::Exposed { listen: self.listen });
+        for (setting, listen) in [("listen", Some(self.listen)), ("http_listen", self.http_listen)] {
+            match listen {
+                Some(listen) if !listen.ip().to_canonical().is_loopback() && !self.allow_beyond_loopback => {
+                    return Err(Error::Exposed { setting, listen });
+                }
+                _ => {}
+            }
+        }
+        if self.http_listen == Some(self.listen) && self.listen.port() != 0 {
+            return Err(Error::SameAddress { listen: self.listen });
+        }
+        check("http_buffer_bytes", self.http_buffer_bytes as u64, MAX_MESSAGE_BYTES as u64, 1 << 30)?;
+        if let Some(origin) = self.cors_origins.iter().find(|origin| !is_origin(origin)) {
+            return Err(Error::Origin { origin: origin.clone() });
         }
         check("max_record_bytes", self.max_record_bytes as u64, 1, 10 << 20)?;
         check("timeout_ms", self.timeout_ms, 1, MAX_TIMEOUT.as_millis() as u64)?;
@@ -283,16 +329,27 @@ impl Config {
     }
 }
 
+/// The variable that sets this.
+pub(crate) fn variable(setting: &str) -> String {
+    format!("{ENV_PREFIX}{}", setting.to_ascii_uppercase())
+}
+
+/// Whether a browser could send this as `Origin`; or `*`.
+fn is_origin(text: &str) -> bool {
+    let host = text.strip_prefix("https://").or_else(|| text.strip_prefix("http://"));
+    let allowed = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b"-.:[]".contains(&b);
+    text == "*" || host.is_some_and(|host| !host.is_empty() && host.bytes().all(allowed))
+}
+
 /// A variable's text is a TOML value where it parses as one, and plain text otherwise.
 fn from_variable(name: &str, text: String) -> toml::Value {
+    let names = || text.split(',').map(str::trim).filter(|name| !name.is_empty());
     let parsed = format!("value = {text}").parse::<toml::Table>().ok().and_then(|mut t| t.remove("value"));
     match parsed {
         // A stream may be called `7`, but no setting that takes text takes numbers as well.
-        Some(value) if name != "streams" || value.is_array() => value,
-        _ if name == "streams" => text
-            .split(',')
-            .map(str::trim)
-            .filter(|name| !name.is_empty())
+        Some(value) if !matches!(name, "streams" | "cors_origins") || value.is_array() => value,
+        _ if name == "cors_origins" => names().map(toml::Value::from).collect::<Vec<_>>().into(),
+        _ if name == "streams" => names()
             .map(|name| toml::Value::Table([("name".to_owned(), name.into())].into_iter().collect()))
             .collect::<Vec<_>>()
             .into(),
@@ -357,8 +414,34 @@ mod tests {
         assert!(error(&format!("{stream}writer.drain_ms = 1"), &[]).contains("top level"));
         assert!(error(&format!("timeout_ms = 0\n{stream}"), &[]).contains("from 1 to 600000"));
         assert!(error(&format!("credit_bytes = 1048575\n{stream}"), &[]).contains("from 1048576"));
+        assert!(error(&format!("http_listen = \"127.0.0.1:4400\"\n{stream}"), &[]).contains("both"));
+        assert!(error(&format!("http_buffer_bytes = 16777215\n{stream}"), &[]).contains("from 16777216"));
+        for origin in
+            ["shop.example", "https://", "https://Shop.example", "https://shop.example/", "null", ""]
+        {
+            let text = error(&format!("cors_origins = [\"{origin}\"]\n{stream}"), &[]);
+            assert!(text.contains("cors_origins") && text.contains(&format!("{origin:?}")), "{text}");
+        }
         let missing = Config::load(Some(Path::new("/nowhere/gateway.toml")), []).unwrap_err();
         assert!(missing.to_string().contains("/nowhere/gateway.toml"));
+    }
+
+    #[test]
+    fn settings_of_http() {
+        let stream = "[[streams]]\nname = \"a\"\n";
+        let config = load(stream, &[]).unwrap();
+        assert_eq!((config.http_listen, config.cors_origins.len()), (None, 0));
+        let variables = [
+            ("HEADWORKS_GATEWAY_HTTP_LISTEN", "127.0.0.1:4480"),
+            ("HEADWORKS_GATEWAY_CORS_ORIGINS", "https://shop.example, http://[::1]:3000"),
+            ("HEADWORKS_GATEWAY_HTTP_BUFFER_BYTES", "16777216"),
+        ];
+        let config = load(stream, &variables).unwrap();
+        assert_eq!(config.http_listen.unwrap().port(), 4480);
+        assert_eq!(config.cors_origins, ["https://shop.example", "http://[::1]:3000"]);
+        assert_eq!(load(&toml::to_string(&config).unwrap(), &[]).unwrap(), config);
+        let every = [("HEADWORKS_GATEWAY_CORS_ORIGINS", "*")];
+        assert_eq!(load(stream, &every).unwrap().cors_origins, ["*"]);
     }
 
     #[test]
@@ -372,6 +455,12 @@ mod tests {
             config.listen = beyond.parse().unwrap();
             assert_eq!(config.validate().unwrap_err().code(), "listen-exposed", "{beyond}");
         }
+        config.listen = Config::default().listen;
+        config.http_listen = Some("0.0.0.0:1".parse().unwrap());
+        let error = config.validate().unwrap_err();
+        assert_eq!(error.code(), "listen-exposed");
+        assert!(error.to_string().starts_with("http_listen is 0.0.0.0:1"), "{error}");
+        config.listen = "10.0.0.1:1".parse().unwrap();
         config.allow_beyond_loopback = true;
         config.validate().unwrap();
     }

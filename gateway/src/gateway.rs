@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures_util::future::join_all;
+use futures_util::future::{OptionFuture, join, join_all};
 use headworks_telemetry::{Minter, RecordTracer};
 use headworks_writer::{Stream, Writer};
 use tokio::net::TcpListener;
@@ -22,8 +22,10 @@ use tracing::{error, info, warn};
 
 use crate::config::{self, Config};
 use crate::door::Door;
+use crate::http;
 use crate::kinesis;
 use crate::shared::{Inbound, Shared};
+use crate::tally::{Ended, Tally};
 
 /// The health service's name for the gRPC service as a whole.
 const SERVICE: &str = "headworks.v1.Gateway";
@@ -49,17 +51,23 @@ pub enum BindError {
     },
     /// The port is taken.
     #[error(
-        "the address {address} is already in use; stop the process that listens there, or set listen (HEADWORKS_GATEWAY_LISTEN) to another port"
+        "the address {address} is already in use; stop the process that listens there, or set {setting} ({}) to another port",
+        config::variable(setting)
     )]
     AddressInUse {
+        /// The setting that names the address.
+        setting: &'static str,
         /// The address.
         address: SocketAddr,
     },
     /// The address cannot be listened on.
     #[error(
-        "cannot listen on {address}: {source}; set listen (HEADWORKS_GATEWAY_LISTEN) to an address of this machine and a port that may be used"
+        "cannot listen on {address}: {source}; set {setting} ({}) to an address of this machine and a port that may be used",
+        config::variable(setting)
     )]
     Listen {
+        /// The setting that names the address.
+        setting: &'static str,
         /// The address.
         address: SocketAddr,
         /// What the system said.
@@ -148,6 +156,7 @@ pub struct Gateway {
     writers: Vec<Writer>,
     listener: TcpListener,
     address: SocketAddr,
+    http: Option<TcpListener>,
     routes: Routes,
     health: HealthReporter,
 }
@@ -157,12 +166,18 @@ pub struct Gateway {
 pub struct Handle {
     shared: Arc<Shared>,
     address: SocketAddr,
+    http: Option<SocketAddr>,
 }
 
 impl Handle {
-    /// The address that it listens on.
+    /// The address that it listens on for gRPC.
     pub fn local_addr(&self) -> SocketAddr {
         self.address
+    }
+
+    /// The address that it listens on for HTTP, if `http_listen` is set.
+    pub fn http_addr(&self) -> Option<SocketAddr> {
+        self.http
     }
 
     /// The settings in force.
@@ -194,13 +209,12 @@ impl Gateway {
         tracer: RecordTracer,
     ) -> Result<(Gateway, Handle), BindError> {
         config.validate()?;
-        // The port first: it is the cheaper check, and a second gateway must not touch the streams.
-        let address = config.listen;
-        let listener = TcpListener::bind(address).await.map_err(|source| match source.kind() {
-            io::ErrorKind::AddrInUse => BindError::AddressInUse { address },
-            _ => BindError::Listen { address, source },
-        })?;
-        let address = listener.local_addr().map_err(|source| BindError::Listen { address, source })?;
+        // The ports first: they are the cheaper check, and a second gateway must not touch the streams.
+        let (listener, address) = listen("listen", config.listen).await?;
+        let (http, http_address) = match config.http_listen {
+            Some(address) => listen("http_listen", address).await.map(|(l, a)| (Some(l), Some(a)))?,
+            None => (None, None),
+        };
         let (mut writers, mut inbound) = (Vec::new(), Vec::new());
         for stream in &config.streams {
             // The gateway keeps the deadline for all streams together.
@@ -212,7 +226,11 @@ impl Gateway {
                     source,
                 })?;
             writers.push(writer);
-            inbound.push(Arc::new(Inbound { name: stream.name.as_str().into(), writer: handle }));
+            inbound.push(Arc::new(Inbound {
+                name: stream.name.as_str().into(),
+                writer: handle,
+                failures: Tally::default(),
+            }));
         }
         let shared = Arc::new(Shared {
             config,
@@ -221,6 +239,7 @@ impl Gateway {
             tracer,
             draining: CancellationToken::new(),
             calls: TaskTracker::new(),
+            ended: Ended::default(),
         });
         let (health, health_service) = tonic_health::server::health_reporter();
         let reflection = tonic_reflection::server::Builder::configure()
@@ -231,14 +250,14 @@ impl Gateway {
         let routes = Routes::new(Door::service(Arc::clone(&shared)))
             .add_service(health_service)
             .add_service(reflection);
-        let handle = Handle { shared: Arc::clone(&shared), address };
-        Ok((Gateway { shared, writers, listener, address, routes, health }, handle))
+        let handle = Handle { shared: Arc::clone(&shared), address, http: http_address };
+        Ok((Gateway { shared, writers, listener, address, http, routes, health }, handle))
     }
 
     /// Serves until `shutdown` is cancelled, then drains: takes nothing more, waits for the streams'
     /// answers up to the drain deadline, answers what is left, and says how much that was.
     pub async fn run(self, shutdown: CancellationToken) -> Result<Report, RunError> {
-        let Gateway { shared, writers, listener, address, routes, mut health } = self;
+        let Gateway { shared, writers, listener, address, http, routes, mut health } = self;
         let (stop_serving, stop_writers) = (CancellationToken::new(), CancellationToken::new());
         let mut writing: JoinSet<headworks_writer::Report> = JoinSet::new();
         for writer in writers {
@@ -255,8 +274,13 @@ impl Gateway {
             );
         // A task of its own, so that it goes on while the rest drains.
         let mut server = AbortOnDropHandle::new(tokio::spawn(server));
+        let http_address = http.as_ref().and_then(|listener| listener.local_addr().ok());
+        let mut http = http.map(|listener| {
+            let serving = http::serve(listener, Arc::clone(&shared), stop_serving.clone());
+            AbortOnDropHandle::new(tokio::spawn(serving))
+        });
         let streams: Vec<&str> = shared.streams.iter().map(|stream| &*stream.name).collect();
-        info!(%address, ?streams, "the gateway serves");
+        info!(%address, http = ?http_address, ?streams, "the gateway serves");
 
         let failure = tokio::select! {
             () = shutdown.cancelled() => None,
@@ -264,6 +288,14 @@ impl Gateway {
                 Ok(Err(source)) => RunError::Serve { address, source },
                 Ok(Ok(())) => RunError::Stopped { what: "server", reason: "it returned".to_owned() },
                 Err(error) => RunError::Stopped { what: "server", reason: error.to_string() },
+            }),
+            Some(served) = OptionFuture::from(http.as_mut()) => Some(RunError::Stopped {
+                what: "HTTP server",
+                reason: match served {
+                    Ok(Ok(())) => "it returned".to_owned(),
+                    Ok(Err(error)) => error.to_string(),
+                    Err(error) => error.to_string(),
+                },
             }),
             Some(ended) = writing.join_next() => {
                 let reason = ended.err().map_or_else(|| "it returned".to_owned(), |error| error.to_string());
@@ -276,7 +308,11 @@ impl Gateway {
         let report = drain(&shared, &health, stop_writers, writing).await;
         stop_serving.cancel();
         close_watches(&mut health, &shared).await;
-        if !server.is_finished() && timeout(LAST_WORDS, &mut server).await.is_err() {
+        // One that has ended is not asked again.
+        let grpc = (!server.is_finished()).then_some(&mut server);
+        let http = http.as_mut().filter(|http| !http.is_finished());
+        let closed = join(OptionFuture::from(grpc), OptionFuture::from(http));
+        if timeout(LAST_WORDS, closed).await.is_err() {
             info!("some clients keep their connections; they are closed");
         }
         match failure {
@@ -287,6 +323,16 @@ impl Gateway {
             None => Ok(report),
         }
     }
+}
+
+async fn listen(setting: &'static str, address: SocketAddr) -> Result<(TcpListener, SocketAddr), BindError> {
+    let refused = |source: io::Error| match source.kind() {
+        io::ErrorKind::AddrInUse => BindError::AddressInUse { setting, address },
+        _ => BindError::Listen { setting, address, source },
+    };
+    let listener = TcpListener::bind(address).await.map_err(refused)?;
+    let address = listener.local_addr().map_err(refused)?;
+    Ok((listener, address))
 }
 
 /// Takes nothing more, and waits for what is open, up to the deadline.

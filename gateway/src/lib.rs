@@ -1,4 +1,4 @@
-//! The Headworks gateway: takes records over gRPC and puts them on inbound Kinesis streams.
+//! The Headworks gateway: takes records over gRPC and HTTP and puts them on inbound Kinesis streams.
 //!
 //! [`Config`] says where it listens and which streams it serves. [`Gateway::bind`] checks the
 //! streams and takes the port; [`Gateway::run`] serves until it is told to stop, then drains:
@@ -22,13 +22,49 @@
 //!
 //! A record passes through four places, each a module:
 //!
-//! - the door (`door`) speaks the protocol: unary `Put`, pipelined `PutStream` with credit;
+//! - a door speaks the protocol: gRPC (`door`) has unary `Put` and pipelined `PutStream` with credit,
+//!   HTTP (`http`) has `POST /v1/records`;
 //! - [`Principal`] says who is at the door and what it may do;
 //! - the intake (`intake`) checks each record, settles its identity and hands it to the writer;
 //! - [`headworks_writer`] groups, puts and retries, and answers for each record.
 //!
 //! What concerns one record is an error in its result; what concerns the call, [`call::Error`], is
 //! the call's status. Nothing is taken silently: every record is answered once.
+//!
+//! # HTTP
+//!
+//! With `http_listen` set, `POST /v1/records` takes what the `Content-Type` says:
+//!
+//! | Content-Type | body |
+//! |---|---|
+//! | `application/json` | `{"stream": "inbound", "timeout_ms": 5000, "records": [...]}`; `stream` and `timeout_ms` may be left out |
+//! | `application/x-ndjson` | one record per line; blank lines are skipped |
+//! | `application/cloudevents+json` | one CloudEvent 1.0 |
+//! | `application/cloudevents-batch+json` | an array of them |
+//! | any, with `ce-specversion` and its like among the headers | the data of one CloudEvent, in binary mode |
+//!
+//! `?stream=` and `?timeout_ms=` say the same for all of them. A record is
+//! `{"key", "headers": {name: value}, "data" | "data_base64", "explicit_hash_key", "id", "traceparent"}`;
+//! `data` is any JSON, which becomes the record's data byte for byte as it stands in the body (a text with
+//! its quotes), `data_base64` is any bytes. A body that is not of its form is refused whole.
+//!
+//! A CloudEvent's attributes become headers, `ce-` before their names, and `datacontenttype` becomes
+//! `content-type`. The key is `partitionkey`, else `subject`, else the last 256 characters of `source`, a
+//! space and `id`. `source` and `id` together are the idempotent id, so sending an event again repeats its
+//! identity; `traceparent` is linked.
+//!
+//! The answer is `{"results": [...]}`, in the order of the records, each
+//! `{"shard_id", "sequence_number", "sub_sequence_number", "attempts"}` or
+//! `{"error": {"code", "message", "retryable", "outcome_unknown"}}`. Its status is 200, whatever became of
+//! single records; a call that fails has the status of its error and `{"error": {...}}` alone. Senders of
+//! CloudEvents look at nothing but the status: there, 200 says that every event is stored, and otherwise
+//! the answer has both `error`, one that is worth a retry before others, and `results`.
+//!
+//! | path | |
+//! |---|---|
+//! | `GET /healthz` | 200 while the process serves |
+//! | `GET /readyz` | 200 while records are taken, 503 when it drains |
+//! | `GET /metrics` | counts in Prometheus' text format |
 #![warn(missing_docs)]
 
 mod answer;
@@ -36,10 +72,14 @@ pub mod call;
 pub mod config;
 mod door;
 mod gateway;
+mod http;
 mod intake;
 pub mod kinesis;
+mod metrics;
 mod principal;
 mod shared;
+mod tally;
+mod unary;
 
 pub use config::{Config, StreamConfig};
 pub use gateway::{BindError, Gateway, Handle, Report, RunError};

@@ -14,7 +14,7 @@ const FAILED: u8 = 1;
 const BAD_CONFIG: u8 = 2;
 const RECORDS_LEFT: u8 = 3;
 
-/// Takes records over gRPC and puts them on inbound Kinesis streams.
+/// Takes records over gRPC and HTTP and puts them on inbound Kinesis streams.
 ///
 /// Stops on SIGTERM or Ctrl-C: it takes no more records and waits for the streams' answers up to
 /// drain_ms; a second signal ends it at once.

@@ -9,12 +9,15 @@ use tokio_util::task::TaskTracker;
 
 use crate::call;
 use crate::config::{Config, MAX_TIMEOUT, MIN_TIMEOUT};
+use crate::tally::{Ended, Tally};
 
 /// A stream that the gateway serves.
 #[derive(Debug)]
 pub(crate) struct Inbound {
     pub(crate) name: Arc<str>,
     pub(crate) writer: headworks_writer::Handle,
+    /// Records that were answered with an error, by code.
+    pub(crate) failures: Tally,
 }
 
 /// One per gateway.
@@ -29,9 +32,16 @@ pub(crate) struct Shared {
     pub(crate) draining: CancellationToken,
     /// The calls whose records are not all answered.
     pub(crate) calls: TaskTracker,
+    /// Calls that ended, by door and code.
+    pub(crate) ended: Ended,
 }
 
 impl Shared {
+    /// Whether records are still taken.
+    pub(crate) fn check_open(&self) -> Result<(), call::Error> {
+        if self.draining.is_cancelled() { Err(call::Error::Draining) } else { Ok(()) }
+    }
+
     /// The stream of this name; the default one if it is empty.
     pub(crate) fn inbound(&self, name: &str) -> Result<&Arc<Inbound>, call::Error> {
         let wanted = match name {

@@ -1,6 +1,7 @@
 //! `PutStream`: order, credit, back-pressure, draining.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+mod http_client;
 mod support;
 
 use std::collections::HashMap;
@@ -174,6 +175,7 @@ async fn credit_and_numbers_are_held_to_and_what_was_taken_is_answered() {
     settings.credit_records = 10;
     settings.max_record_bytes = 1000;
     settings.credit_bytes = 5000;
+    settings.http_listen = Some("127.0.0.1:0".parse().unwrap());
     let running = Running::with(settings, &[&stream], RecordTracer::disabled()).await;
     let k = |bytes: usize| record("k", vec![b'x'; bytes - 1]);
     // What goes before, and the batch that is one too many.
@@ -184,16 +186,25 @@ async fn credit_and_numbers_are_held_to_and_what_was_taken_is_answered() {
     ];
     for (code, before, (number, last)) in cases {
         stream.set(Mode::Shut);
+        let failures = async || {
+            let metrics = http_client::ask(&running, "GET", "/metrics", &[], "").await;
+            let name = format!("headworks_door=\"put_stream\",error_type=\"{code}\"}} ");
+            let text = String::from_utf8(metrics.body).unwrap();
+            text.split_once(&name).map_or(0, |(_, rest)| rest.lines().next().unwrap().parse::<u64>().unwrap())
+        };
+        let failed = failures().await;
         let (mut talk, credit) = Talk::open(&running).await;
         assert_eq!((credit.records, credit.bytes), (10, 5000));
         let records = before.len();
         talk.batch(1, before).await;
         talk.batch(number, last).await;
-        // Only a batch that waits for the stream is unanswered for sure.
-        tokio::select! {
-            told = talk.tells.message() => panic!("{told:?}"),
-            () = stream.called(1) => {}
-        }
+        // Nothing is answered before the stream is opened, and the call has failed by then.
+        soon("the failure", async {
+            while failures().await == failed {
+                tokio::task::yield_now().await;
+            }
+        })
+        .await;
         stream.set(Mode::Open);
         let (status, answered) = talk.fails().await;
         assert_eq!((status.code(), code_of(&status)), (Code::InvalidArgument, code), "{status:?}");

@@ -173,7 +173,23 @@ def the_router_is_told_what_it_reads(t):
     assert mentions(variables["OTEL_EXPORTER_OTLP_ENDPOINT"], {"Ref": "OtlpEndpoint"})
     assert variables["HEADWORKS_LOG_FORMAT"] == "json", "the function's log format is JSON"
     ours = [v for v in variables if v.startswith("HEADWORKS_")]
-    assert len(ours) + 1 == len(variables) == 4, "a variable that the router does not know"
+    assert variables["HEADWORKS_PROGRESS_TABLE"] == {"Ref": "RouterProgress"}
+    assert len(ours) + 1 == len(variables) == 5, "a variable that the router does not know"
+
+
+@rule
+def the_router_may_keep_its_progress(t):
+    table = t.resource("RouterProgress")["Properties"]
+    assert table["KeySchema"] == [{"AttributeName": "lane", "KeyType": "HASH"}]
+    assert table["AttributeDefinitions"] == [{"AttributeName": "lane", "AttributeType": "S"}]
+    assert table["TimeToLiveSpecification"] == {"AttributeName": "expires", "Enabled": True}
+    allowed = {
+        action
+        for name, statement in statements(t)
+        if name == "RouterRole" and statement["Resource"] == {"Fn::GetAtt": ["RouterProgress", "Arn"]}
+        for action in as_list(statement["Action"])
+    }
+    assert allowed == {"dynamodb:BatchGetItem", "dynamodb:BatchWriteItem"}, allowed
 
 
 # Dead letters ----------------------------------------------------------------------------------------

@@ -45,6 +45,7 @@ def put(rule, *path, value=None, delete=False, name=None):
 PROPERTIES = "Properties"
 EVENT = ("Router", PROPERTIES, "Events", "Inbound", PROPERTIES)
 
+put("the_router_may_keep_its_progress", "RouterProgress", PROPERTIES, "TimeToLiveSpecification", "Enabled", value=False)
 put("streams_are_the_demos", "OrdersStream", PROPERTIES, "Name", value="order")
 put("streams_are_encrypted", "ClicksStream", PROPERTIES, "StreamEncryption", "EncryptionType", value="NONE")
 put("streams_are_encrypted", "ClicksStream", PROPERTIES, "StreamEncryption", "KeyId", value="alias/aws/kinesis")

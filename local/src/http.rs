@@ -17,7 +17,12 @@ use tokio_util::task::TaskTracker;
 /// How long a connection may take to finish its request once the server stops.
 pub(crate) const GRACE: Duration = Duration::from_secs(2);
 
-type Failure = Box<dyn std::error::Error + Send + Sync>;
+pub(crate) type Failure = Box<dyn std::error::Error + Send + Sync>;
+
+/// What a service or a body fails with to have its connection (its stream, over HTTP/2) closed.
+#[derive(Debug, Clone, Copy, thiserror::Error)]
+#[error("a fault closes the connection")]
+pub(crate) struct Dropped;
 
 /// Binds a loopback port; 0 takes any free one.
 pub(crate) async fn bind(port: u16) -> io::Result<TcpListener> {

@@ -3,6 +3,14 @@
 use std::path::{Path, PathBuf};
 
 use async_trait::async_trait;
+use bytes::Bytes;
+use http::header::{CONTENT_TYPE, HeaderValue};
+use http::{Method, Response};
+use http_body_util::combinators::UnsyncBoxBody;
+use http_body_util::{BodyExt, Full};
+use hyper::Request;
+use hyper::body::Incoming;
+use hyper::service::service_fn;
 use s3s::access::{S3Access, S3AccessContext};
 use s3s::auth::SimpleAuth;
 use s3s::path::S3Path;
@@ -12,6 +20,8 @@ use s3s_fs::FileSystem;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
+use crate::faults::{Faults, Injected, MESSAGE, Service, Target, pause};
+use crate::http::{Dropped, Failure};
 use crate::stack::{ACCESS_KEY, SECRET_KEY};
 
 /// Opens the buckets below `root`, a directory that exists.
@@ -25,8 +35,94 @@ pub(crate) fn open(root: &Path) -> Result<S3Service, String> {
 }
 
 /// Serves `service` until `shutdown`.
-pub(crate) async fn run(service: S3Service, listener: TcpListener, shutdown: CancellationToken) {
-    crate::http::serve(listener, service, shutdown).await;
+pub(crate) async fn run(
+    service: S3Service,
+    listener: TcpListener,
+    faults: Faults,
+    shutdown: CancellationToken,
+) {
+    let faulty = service_fn(move |request| {
+        let (service, faults) = (service.clone(), faults.clone());
+        async move { handle(&service, &faults, request).await }
+    });
+    crate::http::serve(listener, faulty, shutdown).await;
+}
+
+type ResponseBody = UnsyncBoxBody<Bytes, Failure>;
+
+async fn handle(
+    service: &S3Service,
+    faults: &Faults,
+    request: Request<Incoming>,
+) -> Result<Response<ResponseBody>, Failure> {
+    let serve = async |request: Request<Incoming>| -> Result<_, Failure> {
+        let called = hyper::service::Service::call(service, request);
+        let response = called.await.map_err(|error| format!("{error:?}"))?;
+        Ok(response.map(BodyExt::boxed_unsync))
+    };
+    if faults.is_idle() {
+        return serve(request).await;
+    }
+    let plan = faults.plan(&target(&request));
+    pause(plan.delay).await;
+    if plan.reset {
+        return Err(Dropped.into());
+    }
+    if let Some(injected) = plan.refuse {
+        return Ok(refusal(injected));
+    }
+    let response = serve(request).await?;
+    pause(plan.delay_after).await;
+    if plan.lost {
+        return Err(Dropped.into());
+    }
+    Ok(plan.refuse_after.map_or(response, refusal))
+}
+
+/// What a path-style request is about.
+fn target(request: &Request<Incoming>) -> Target {
+    let path = request.uri().path().trim_start_matches('/');
+    let (bucket, key) = path.split_once('/').unwrap_or((path, ""));
+    let query = request.uri().query().unwrap_or_default();
+    let has = |name: &str| query.split('&').any(|pair| pair.split('=').next() == Some(name));
+    let place = (bucket.is_empty(), key.is_empty());
+    let operation = match (request.method(), place) {
+        (&Method::GET, (true, _)) => "ListBuckets",
+        (&Method::GET, (_, true)) => "ListObjects",
+        (&Method::GET, _) => "GetObject",
+        (&Method::HEAD, (false, true)) => "HeadBucket",
+        (&Method::HEAD, (false, false)) => "HeadObject",
+        (&Method::PUT, (false, true)) => "CreateBucket",
+        (&Method::PUT, (false, false)) if has("uploadId") => "UploadPart",
+        (&Method::PUT, (false, false)) => "PutObject",
+        (&Method::DELETE, (false, true)) => "DeleteBucket",
+        (&Method::DELETE, (false, false)) if has("uploadId") => "AbortMultipartUpload",
+        (&Method::DELETE, (false, false)) => "DeleteObject",
+        (&Method::POST, (false, true)) if has("delete") => "DeleteObjects",
+        (&Method::POST, (false, false)) if has("uploads") => "CreateMultipartUpload",
+        (&Method::POST, (false, false)) if has("uploadId") => "CompleteMultipartUpload",
+        _ => "Other",
+    };
+    Target {
+        service: Service::S3,
+        operation: operation.to_owned(),
+        resource: (!bucket.is_empty()).then(|| bucket.to_owned()),
+        shards: Vec::new(),
+        keys: vec![key.to_owned()],
+    }
+}
+
+fn refusal(injected: Injected) -> Response<ResponseBody> {
+    let (code, status) = injected.name("SlowDown");
+    // Codes are letters and digits: nothing to escape.
+    let body = format!(
+        "<?xml version=\"1.0\" encoding=\"UTF-8\"?><Error><Code>{code}</Code><Message>{MESSAGE}</Message></Error>"
+    );
+    let body = Full::new(Bytes::from(body)).map_err(|never| match never {}).boxed_unsync();
+    let mut response = Response::new(body);
+    *response.status_mut() = status;
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/xml"));
+    response
 }
 
 /// Refuses calls on a bucket that is not there, as S3 does: the file system below would create one on a put, and

@@ -11,6 +11,7 @@ use tokio::net::TcpListener;
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
 
+use crate::faults::Faults;
 use crate::kinesis::snapshot::{self, SnapshotError};
 use crate::kinesis::{Clock, Engine, Settings, SystemClock};
 use crate::{dynamodb, http, s3};
@@ -29,6 +30,8 @@ pub struct Config {
     pub dynamodb_port: u16,
     /// The port of S3; 0 takes any free one.
     pub s3_port: u16,
+    /// The port from which faults are put in force; 0 takes any free one. Default: `None`, there is no such port.
+    pub faults_port: Option<u16>,
     /// Where state is kept, created when it is not there. Default: `None`, nothing is kept.
     ///
     /// S3 objects (`s3/`) and DynamoDB tables (`dynamodb.sqlite`) are there as soon as a call has answered. Streams
@@ -39,6 +42,8 @@ pub struct Config {
     pub settings: Settings,
     /// The clock of Kinesis.
     pub clock: Arc<dyn Clock>,
+    /// What goes wrong. The handle may be kept, to change it while the stack runs; see also [`Stack::faults`].
+    pub faults: Faults,
 }
 
 impl Default for Config {
@@ -47,9 +52,11 @@ impl Default for Config {
             kinesis_port: 0,
             dynamodb_port: 0,
             s3_port: 0,
+            faults_port: None,
             data_dir: None,
             settings: Settings::default(),
             clock: Arc::new(SystemClock),
+            faults: Faults::default(),
         }
     }
 }
@@ -64,7 +71,7 @@ pub enum StartError {
          another port (0 takes any free one)"
     )]
     PortTaken {
-        /// Kinesis, DynamoDB or S3.
+        /// Kinesis, DynamoDB, S3 or the faults.
         service: &'static str,
         /// The port.
         port: u16,
@@ -72,7 +79,7 @@ pub enum StartError {
     /// A port cannot be listened on for another reason.
     #[error("cannot listen on 127.0.0.1:{port} for {service}: {source}")]
     Listen {
-        /// Kinesis, DynamoDB or S3.
+        /// Kinesis, DynamoDB, S3 or the faults.
         service: &'static str,
         /// The port.
         port: u16,
@@ -171,6 +178,7 @@ struct Addresses {
     kinesis: SocketAddr,
     dynamodb: SocketAddr,
     s3: SocketAddr,
+    faults: Option<SocketAddr>,
 }
 
 /// Starts a stack in memory, on free ports.
@@ -191,10 +199,16 @@ impl Stack {
         let kinesis = listen("Kinesis", config.kinesis_port).await?;
         let dynamodb = listen("DynamoDB", config.dynamodb_port).await?;
         let s3 = listen("S3", config.s3_port).await?;
+        let tables = listen("DynamoDB", 0).await?;
+        let control = match config.faults_port {
+            Some(port) => Some(listen("the faults", port).await?),
+            None => None,
+        };
         let addresses = Addresses {
             kinesis: address("Kinesis", &kinesis)?,
             dynamodb: address("DynamoDB", &dynamodb)?,
             s3: address("S3", &s3)?,
+            faults: control.as_ref().map(|control| address("the faults", control)).transpose()?,
         };
 
         let (root, objects) = match &config.data_dir {
@@ -208,22 +222,26 @@ impl Stack {
         tokio::fs::create_dir_all(&root)
             .await
             .map_err(|source| StartError::DataDir { path: root.clone(), source })?;
-        let tables = config.data_dir.as_ref().map(|dir| dir.join("dynamodb.sqlite"));
+        let tables_file = config.data_dir.as_ref().map(|dir| dir.join("dynamodb.sqlite"));
         let snapshot = config.data_dir.as_ref().map(|dir| dir.join("kinesis.cbor"));
 
-        let engine = Arc::new(Engine::with_clock(config.settings, config.clock));
+        let engine =
+            Arc::new(Engine::with_clock(config.settings, config.clock).with_faults(config.faults.clone()));
         if let Some(path) = &snapshot {
             snapshot::load(&engine, path)?;
         }
-        let database = dynamodb::open(tables.as_deref())
+        let database = dynamodb::open(tables_file.as_deref())
             .map_err(|reason| StartError::Data { service: "DynamoDB", reason })?;
         let files = s3::open(&root).map_err(|reason| StartError::Data { service: "S3", reason })?;
 
         let shutdown = CancellationToken::new();
         let tasks = TaskTracker::new();
         tasks.spawn(crate::kinesis::server::run(Arc::clone(&engine), kinesis, shutdown.clone()));
-        tasks.spawn(dynamodb::run(database, dynamodb, shutdown.clone()));
-        tasks.spawn(s3::run(files, s3, shutdown.clone()));
+        tasks.spawn(dynamodb::run(database, dynamodb, tables, config.faults.clone(), shutdown.clone()));
+        if let Some(control) = control {
+            tasks.spawn(crate::faults::control::run(config.faults.clone(), control, shutdown.clone()));
+        }
+        tasks.spawn(s3::run(files, s3, config.faults, shutdown.clone()));
         tasks.close();
         Ok(Self {
             engine,
@@ -245,10 +263,22 @@ impl Stack {
         &self.engine
     }
 
+    /// What goes wrong: put faults in force, take them back, and see how often each has fired.
+    #[must_use]
+    pub fn faults(&self) -> &Faults {
+        self.engine.faults()
+    }
+
     /// `http://127.0.0.1:PORT` of Kinesis.
     #[must_use]
     pub fn kinesis_endpoint(&self) -> String {
         format!("http://{}", self.addresses.kinesis)
+    }
+
+    /// `http://127.0.0.1:PORT` from which faults are put in force, if there is such a port.
+    #[must_use]
+    pub fn faults_endpoint(&self) -> Option<String> {
+        self.addresses.faults.map(|address| format!("http://{address}"))
     }
 
     /// `http://127.0.0.1:PORT` of DynamoDB.

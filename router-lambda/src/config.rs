@@ -12,6 +12,7 @@ use crate::handler::DEFAULT_MARGIN;
 /// |---|---|---|
 /// | `HEADWORKS_ROUTES` | `routes.toml` | the route table's path; a relative one begins at `LAMBDA_TASK_ROOT`, else at the working directory |
 /// | `HEADWORKS_DEAD_LETTER_BUCKET` | none | the bucket for dead letters; without one, a record that cannot be routed blocks its shard |
+/// | `HEADWORKS_PROGRESS_TABLE` | none | the DynamoDB table in which a partial failure notes what each destination has; without one, destinations get repeats until all have everything |
 /// | `HEADWORKS_DEADLINE_MARGIN_MS` | 2000 | time kept for an invocation's end; 100 to 60,000 |
 /// | `HEADWORKS_S3_PATH_STYLE` | `false` | whether the bucket's name stands in the path, as S3 servers other than AWS's want it |
 ///
@@ -23,6 +24,8 @@ pub struct Config {
     pub routes: PathBuf,
     /// The bucket for dead letters.
     pub dead_letter_bucket: Option<String>,
+    /// The table for progress.
+    pub progress_table: Option<String>,
     /// Time kept for an invocation's end.
     pub deadline_margin: Duration,
     /// Whether the bucket's name stands in the path.
@@ -101,6 +104,7 @@ impl Config {
         Ok(Self {
             routes,
             dead_letter_bucket: text("HEADWORKS_DEAD_LETTER_BUCKET")?,
+            progress_table: text("HEADWORKS_PROGRESS_TABLE")?,
             deadline_margin,
             s3_path_style,
         })

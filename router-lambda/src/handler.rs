@@ -3,7 +3,7 @@
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use futures_util::StreamExt as _;
 use futures_util::future::join_all;
@@ -17,6 +17,8 @@ use crate::dead_letter::{self, DeadLetters, Reason};
 use crate::event::{Event, KinesisRecord};
 use crate::outbound::Outbound;
 use crate::plan::{Batch, Plan, Slot};
+use crate::progress::track::{self, Known};
+use crate::progress::{self, DEFAULT_READ_AFTER, LIFETIME, Progress};
 use crate::report::{Failed, Report};
 use crate::shards::{ListShards, Ranges};
 use crate::spans::{self, Call, Graves};
@@ -75,6 +77,8 @@ pub struct Router {
     tracer: RecordTracer,
     sampler: Sampler,
     margin: Duration,
+    progress: Option<Arc<dyn Progress>>,
+    read_after: Duration,
     cold: AtomicBool,
 }
 
@@ -96,19 +100,28 @@ enum Found {
 /// When the parts of an invocation must end.
 #[derive(Clone, Copy)]
 struct Times {
+    started: SystemTime,
     /// No put is tried after this.
     put: Instant,
     /// The writers have answered.
     answer: Instant,
     /// Dead letters are written.
     letters: Instant,
+    /// What each destination has is written down.
+    progress: Instant,
 }
 
 impl Times {
-    fn new(deadline: Instant, margin: Duration) -> Self {
+    fn new(started: SystemTime, deadline: Instant, margin: Duration) -> Self {
         let remaining = deadline.saturating_duration_since(Instant::now());
         let margin = margin.min(remaining / 4);
-        Self { put: deadline - margin, answer: deadline - margin / 2, letters: deadline - margin / 4 }
+        Self {
+            started,
+            put: deadline - margin,
+            answer: deadline - margin / 2,
+            letters: deadline - margin / 4,
+            progress: deadline - margin / 8,
+        }
     }
 }
 
@@ -129,6 +142,8 @@ impl Router {
             tracer: RecordTracer::disabled(),
             sampler: Sampler::never(),
             margin: DEFAULT_MARGIN,
+            progress: None,
+            read_after: DEFAULT_READ_AFTER,
             cold: AtomicBool::new(true),
         }
     }
@@ -143,6 +158,20 @@ impl Router {
     /// Default [`DEFAULT_MARGIN`].
     pub fn with_margin(mut self, margin: Duration) -> Self {
         self.margin = margin;
+        self
+    }
+
+    /// Keeps in this store, on a partial failure, what each destination has, and leaves it out when the batch
+    /// comes again. Without a store destinations get repeats.
+    pub fn with_progress(mut self, store: Arc<dyn Progress>) -> Self {
+        self.progress = Some(store);
+        self
+    }
+
+    /// Asks the store only about batches whose oldest record has been on the stream for as long as this.
+    /// Default [`DEFAULT_READ_AFTER`].
+    pub fn with_read_after(mut self, age: Duration) -> Self {
+        self.read_after = age;
         self
     }
 
@@ -162,8 +191,10 @@ impl Router {
         if self.table.streams().contains(&event.stream) {
             return Err(Error::Loop { stream: event.stream.to_string() });
         }
-        let times = Times::new(invocation.deadline, self.margin);
-        let mut plan = self.plan(event, times).await;
+        let times = Times::new(started, invocation.deadline, self.margin);
+        let known = self.recall(event, times).await;
+        let mut plan = self.plan(event, times, &known).await;
+        plan.counts.skipped = plan.skipped.len() as u64;
 
         // What is known to be poison is put away first: if that fails, what follows must wait, too.
         let mut graves = Graves::default();
@@ -175,8 +206,10 @@ impl Router {
         let mut lowest = plan.blocked.take();
         let mut troubles: HashMap<Slot, Trouble> = HashMap::new();
         let mut late = BTreeSet::new();
-        for (stream_index, slot, outcome) in self.put(&mut plan.batches, times).await {
-            let Err(trouble) = outcome else {
+        let outcomes = self.put(&mut plan.batches, times).await;
+        for (stream_index, slot, outcome) in &outcomes {
+            let (stream_index, slot) = (*stream_index, *slot);
+            let Err(trouble) = outcome.clone() else {
                 plan.counts.stored += 1;
                 continue;
             };
@@ -194,6 +227,8 @@ impl Router {
         }
 
         plan.counts.dead_letters = graves.0.len() as u64;
+        let failed = lowest.as_ref().map(|(index, _)| *index);
+        self.remember(&plan, &known, &outcomes, &graves, failed, times).await;
         let failed = lowest.map(|(index, trouble)| Failed {
             sequence_number: event.records[index].sequence_number.clone(),
             trouble,
@@ -207,8 +242,8 @@ impl Router {
         Ok(report)
     }
 
-    async fn plan<'a>(&'a self, event: &'a Event, times: Times) -> Plan<'a> {
-        let mut plan = Plan::new(event, &self.table, &self.tracer, self.sampler, times.put);
+    async fn plan<'a>(&'a self, event: &'a Event, times: Times, known: &'a Known) -> Plan<'a> {
+        let mut plan = Plan::new(event, &self.table, &self.tracer, self.sampler, times.put, known);
         for (index, record) in event.records.iter().enumerate() {
             plan.counts.kinesis_records += 1;
             match self.inspect(&event.stream, record, times).await {
@@ -227,6 +262,72 @@ impl Router {
             }
         }
         plan
+    }
+
+    /// What destinations have of a batch that comes again.
+    async fn recall(&self, event: &Event, times: Times) -> Known {
+        let Some(store) = &self.progress else { return Known::default() };
+        let oldest = event.records.iter().map(|record| record.arrival_ms).min().unwrap_or(0);
+        let age =
+            times.started.duration_since(UNIX_EPOCH + Duration::from_millis(oldest)).unwrap_or_default();
+        if age < self.read_after {
+            return Known::default();
+        }
+        let (shard, lanes) = (shard_name(event), track::lanes(event));
+        match timeout_at(times.put, store.read(&shard, &lanes)).await {
+            Ok(Ok(entries)) => Known::new(entries, &self.table, seconds(times.started)),
+            Ok(Err(error)) => {
+                tracing::warn!(%shard, code = error.code(), "destinations may get records again: {error}");
+                Known::default()
+            }
+            Err(_elapsed) => {
+                tracing::warn!(%shard, "destinations may get records again: the progress was not read in time");
+                Known::default()
+            }
+        }
+    }
+
+    /// Writes down what each destination has, if the batch comes again; else forgets it.
+    async fn remember(
+        &self,
+        plan: &Plan<'_>,
+        known: &Known,
+        outcomes: &[(usize, Slot, Result<(), Trouble>)],
+        graves: &Graves,
+        failed: Option<usize>,
+        times: Times,
+    ) {
+        let Some(store) = &self.progress else { return };
+        let event = plan.event();
+        let shard = shard_name(event);
+        let (entries, spent) = match failed {
+            None => (Vec::new(), known.spent(event)),
+            Some(failed) => {
+                let done = plan.done(outcomes, |slot| graves.0.contains_key(&slot));
+                let expires = seconds(times.started) + LIFETIME.as_secs();
+                let entries = known.advance(event, &self.table, &done, failed, expires);
+                let spent = known.beside(&entries);
+                (entries, spent)
+            }
+        };
+        let write = async {
+            if !entries.is_empty() {
+                store.write(&shard, entries).await?;
+            }
+            if !spent.is_empty() {
+                store.forget(&shard, spent).await?;
+            }
+            Ok(())
+        };
+        let written = timeout_at(times.progress, write).await;
+        let problem: Option<progress::Error> = match written {
+            Ok(Ok(())) => return,
+            Ok(Err(error)) => Some(error),
+            Err(_elapsed) => None,
+        };
+        let reason =
+            problem.map_or_else(|| "the progress was not written in time".to_owned(), |e| e.to_string());
+        tracing::warn!(%shard, "destinations may get records again: {reason}");
     }
 
     /// Takes a Kinesis record apart and applies the hash-range rule.
@@ -331,6 +432,15 @@ impl Router {
         };
         (slot, creation, reasons, written)
     }
+}
+
+fn shard_name(event: &Event) -> String {
+    let shard = event.records.first().map_or("", |record| record.shard.as_str());
+    format!("{}/{shard}", event.stream)
+}
+
+fn seconds(time: SystemTime) -> u64 {
+    time.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
 }
 
 fn lower(lowest: &mut Option<(usize, Trouble)>, index: usize, trouble: Trouble) {

@@ -23,6 +23,7 @@ use crate::dead_letter::{Bucket, DeadLetters, NoDeadLetters};
 use crate::event::Event;
 use crate::handler::{Invocation, Router};
 use crate::outbound::{Writers, writer_config};
+use crate::progress;
 use crate::shards::KinesisShards;
 use crate::table::{self, RouteTable};
 
@@ -52,6 +53,15 @@ pub enum Error {
     /// The route table was refused.
     #[error(transparent)]
     Table(#[from] table::Error),
+    /// The route table sends records to the dead letters, and there is no place for them.
+    #[error(
+        "the route table {} has a rule with dead-letter = true, and no dead-letter bucket is configured; set HEADWORKS_DEAD_LETTER_BUCKET",
+        routes.display()
+    )]
+    NoDeadLetters {
+        /// The route table.
+        routes: std::path::PathBuf,
+    },
     /// Telemetry could not be set up.
     #[error(transparent)]
     Telemetry(#[from] headworks_telemetry::setup::Error),
@@ -71,6 +81,7 @@ impl Error {
             Error::Config(error) => error.code(),
             Error::Writer(error) => error.code(),
             Error::Table(error) => error.code(),
+            Error::NoDeadLetters { .. } => "dead-letters-not-configured",
             Error::Telemetry(error) => error.code(),
             Error::Signal(_) => "signal-unavailable",
             Error::Runtime(_) => "runtime-api-failed",
@@ -145,6 +156,9 @@ pub async fn run() -> Result<(), Error> {
 /// The router with the real streams and bucket behind it.
 async fn assemble(config: &Config, telemetry: &Telemetry) -> Result<(Arc<Router>, Arc<Writers>), Error> {
     let table = RouteTable::load(&config.routes)?;
+    if table.uses_dead_letters() && config.dead_letter_bucket.is_none() {
+        return Err(Error::NoDeadLetters { routes: config.routes.clone() });
+    }
     let aws = aws_config::load_defaults(aws_config::BehaviorVersion::latest()).await;
     let kinesis = aws_sdk_kinesis::Client::new(&aws);
     let dead_letters: Arc<dyn DeadLetters> = match &config.dead_letter_bucket {
@@ -157,9 +171,15 @@ async fn assemble(config: &Config, telemetry: &Telemetry) -> Result<(Arc<Router>
     let tracer = telemetry.tracer();
     let writers = Arc::new(Writers::new(kinesis.clone(), writer_config(), tracer.clone())?);
     let outbound: Arc<Writers> = Arc::clone(&writers);
-    let router = Router::new(Arc::new(table), outbound, dead_letters, Arc::new(KinesisShards::new(kinesis)))
-        .with_tracer(tracer, telemetry.minter().sampler())
-        .with_margin(config.deadline_margin);
+    let mut router =
+        Router::new(Arc::new(table), outbound, dead_letters, Arc::new(KinesisShards::new(kinesis)))
+            .with_tracer(tracer, telemetry.minter().sampler())
+            .with_margin(config.deadline_margin);
+    if let Some(table) = &config.progress_table {
+        let scope = std::env::var("AWS_LAMBDA_FUNCTION_NAME").unwrap_or_default();
+        let store = progress::Dynamo::new(aws_sdk_dynamodb::Client::new(&aws), table, scope);
+        router = router.with_progress(Arc::new(store));
+    }
     Ok((Arc::new(router), writers))
 }
 

@@ -6,8 +6,9 @@
 //!   each destination are put in order; what failed is named in the partial batch response.
 //! - [`lambda`]: the function itself, as the `bootstrap` binary and the `headworks` command run it.
 //!
-//! What it needs of the world stands behind three traits: [`Outbound`] (streams to put on),
-//! [`DeadLetters`] (where poison goes) and [`ListShards`] (ranges of inbound shards).
+//! What it needs of the world stands behind four traits: [`Outbound`] (streams to put on),
+//! [`DeadLetters`] (where poison goes), [`ListShards`] (ranges of inbound shards) and [`Progress`] (what each
+//! destination has of a batch that comes again).
 //!
 //! A batch moves on only when each record is stored on every destination, dropped by a rule, skipped
 //! because its writer puts it again (a misplaced aggregate), or written to the dead letters. Throttling,
@@ -37,6 +38,7 @@ pub mod event;
 pub mod handler;
 pub mod lambda;
 pub mod outbound;
+pub mod progress;
 pub mod report;
 pub mod shards;
 pub mod table;
@@ -50,6 +52,7 @@ pub use dead_letter::{Bucket, DeadLetters, NoDeadLetters};
 pub use event::{Event, KinesisRecord};
 pub use handler::{Invocation, Router};
 pub use outbound::{Outbound, Writers, writer_config};
+pub use progress::Progress;
 pub use report::{Counts, Report, Response};
 pub use shards::{KinesisShards, ListShards};
 pub use table::{Destinations, RouteTable, explain, route};

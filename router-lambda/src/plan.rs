@@ -11,8 +11,9 @@ use tokio::time::Instant;
 
 use crate::dead_letter::{LETTER_VERSION, Letter, Position, Reason};
 use crate::event::{Event, KinesisRecord};
+use crate::progress::track::Known;
 use crate::report::Counts;
-use crate::table::{Destinations, RouteTable, route_member, route_pairs};
+use crate::table::{RouteTable, route};
 use crate::trouble::Trouble;
 
 /// A record's place in a batch.
@@ -49,6 +50,9 @@ pub(crate) struct Plan<'a> {
     tracer: &'a RecordTracer,
     sampler: Sampler,
     deadline: Instant,
+    known: &'a Known,
+    /// Destinations that have a record already, by the stream's place in the table.
+    pub(crate) skipped: Vec<(usize, Slot)>,
     /// By the stream's place in the table.
     pub(crate) batches: Vec<Batch>,
     pub(crate) rejected: BTreeMap<Slot, Vec<Reason>>,
@@ -64,22 +68,35 @@ impl<'a> Plan<'a> {
         tracer: &'a RecordTracer,
         sampler: Sampler,
         deadline: Instant,
+        known: &'a Known,
     ) -> Self {
         let mut batches = Vec::new();
         batches.resize_with(table.streams().len(), Batch::default);
-        let (rejected, marks, counts) = Default::default();
-        Self { event, table, tracer, sampler, deadline, batches, rejected, marks, blocked: None, counts }
+        let (skipped, rejected, marks, blocked, counts) = Default::default();
+        Self {
+            event,
+            table,
+            tracer,
+            sampler,
+            deadline,
+            known,
+            skipped,
+            batches,
+            rejected,
+            marks,
+            blocked,
+            counts,
+        }
     }
 
     /// A Kinesis record that is one record: it has no headers, its key is the Kinesis partition key.
     pub(crate) fn add_whole(&mut self, index: usize) {
         let slot = Slot { record: index, member: Some(0) };
-        let destinations = route_pairs(std::iter::empty(), self.table);
         self.counts.records += 1;
         match whole(&self.event.records[index]) {
             Ok(record) => {
                 let origin = self.origin(index);
-                self.add(slot, record, destinations, &origin);
+                self.add(slot, record, &origin);
             }
             Err(trouble) => self.reject(slot, trouble, None),
         }
@@ -90,16 +107,15 @@ impl<'a> Plan<'a> {
         let origin = self.origin(index);
         for (place, member) in aggregate.members().enumerate() {
             let slot = Slot { record: index, member: Some(place as u32) };
-            let destinations = route_member(&member, self.table);
             self.counts.records += 1;
             match member.to_record() {
-                Ok(record) => self.add(slot, record, destinations, &origin),
+                Ok(record) => self.add(slot, record, &origin),
                 Err(error) => self.reject(slot, Trouble::poison(error.code(), error), None),
             }
         }
     }
 
-    fn add(&mut self, slot: Slot, mut record: Record, destinations: Destinations<'_>, origin: &Arc<Origin>) {
+    fn add(&mut self, slot: Slot, mut record: Record, origin: &Arc<Origin>) {
         let creation = match record.headers.creation() {
             Some(creation) => *creation,
             None => {
@@ -112,16 +128,21 @@ impl<'a> Plan<'a> {
                 creation
             }
         };
+        if let Err(error) = self.table.derive(&mut record.headers, &record.data) {
+            return self.reject(slot, Trouble::poison(error.code(), error), None);
+        }
+        let destinations = route(&record.headers, self.table);
         if self.tracer.wants(&creation) {
             let destinations_text = destinations.streams().collect::<Vec<_>>().join(" ");
             let rule = destinations.rule();
             self.marks.push(Mark { slot, creation, rule, destinations: destinations_text });
         }
-        let mut left = destinations.len();
-        if left == 0 {
-            self.counts.dropped += 1;
-            return;
+        if let Some(rule) = destinations.dead_letter() {
+            let message = format!("{rule} of the route table sends it to the dead letters");
+            self.reject(slot, Trouble::poison("dead-letter-by-rule", message), None);
         }
+        let mut left = destinations.len();
+        self.counts.dropped += u64::from(destinations.is_dropped());
         let mut record = Some(record);
         for destination in destinations.iter() {
             left -= 1;
@@ -129,10 +150,15 @@ impl<'a> Plan<'a> {
             let taken = if left == 0 { record.take() } else { record.clone() };
             let Some(mut record) = taken else { return };
             if !destination.transform.is_identity()
-                && let Err(error) = destination.transform.apply(&mut record.headers)
+                && let Err(error) = destination.transform.apply(&mut record.headers, &mut record.data)
             {
                 let trouble = Trouble::poison(error.code(), error);
                 self.reject(slot, trouble, Some(destination.stream.to_string()));
+                continue;
+            }
+            // Only now: what cannot be transformed is rejected each time, so that its dead letter names every reason.
+            if self.known.has(&self.event.records[slot.record], destination.stream_index) {
+                self.skipped.push((destination.stream_index, slot));
                 continue;
             }
             let batch = &mut self.batches[destination.stream_index];
@@ -159,7 +185,48 @@ impl<'a> Plan<'a> {
             batch.puts.truncate(kept);
         }
         self.marks.retain(|mark| mark.slot.record < index);
+        self.skipped.retain(|(_, slot)| slot.record < index);
         self.blocked = Some((index, trouble));
+    }
+
+    pub(crate) fn event(&self) -> &'a Event {
+        self.event
+    }
+
+    /// By destination and Kinesis record, whether all of it that is for the destination has arrived.
+    ///
+    /// A dead letter has arrived if it is written, and if its record has no other destination: a later letter
+    /// of the same record takes its place, and must name every reason.
+    pub(crate) fn done(
+        &self,
+        outcomes: &[(usize, Slot, Result<(), Trouble>)],
+        buried: impl Fn(Slot) -> bool,
+    ) -> BTreeMap<(usize, usize), bool> {
+        // How many destinations each poisoned record has; only those are counted.
+        let mut poisoned: BTreeMap<Slot, usize> = BTreeMap::new();
+        let bad = outcomes.iter().filter(|(_, _, outcome)| matches!(outcome, Err(t) if t.is_poison()));
+        poisoned.extend(bad.map(|(_, slot, _)| (*slot, 0)));
+        let stored = outcomes.iter().map(|(_, slot, _)| slot);
+        for slot in self.skipped.iter().map(|(_, slot)| slot).chain(stored) {
+            if let Some(count) = poisoned.get_mut(slot) {
+                *count += 1;
+            }
+        }
+        let mut done = BTreeMap::new();
+        for (stream, slot) in &self.skipped {
+            done.insert((*stream, slot.record), true);
+        }
+        for (stream, slot, outcome) in outcomes {
+            let arrived = match outcome {
+                Ok(()) => true,
+                Err(trouble) => {
+                    let reasons = self.rejected.get(slot).map_or(0, Vec::len);
+                    trouble.is_poison() && buried(*slot) && reasons == 1 && poisoned.get(slot) == Some(&1)
+                }
+            };
+            *done.entry((*stream, slot.record)).or_insert(true) &= arrived;
+        }
+        done
     }
 
     /// The dead letter of a record, and the record's creation context.

@@ -34,6 +34,8 @@ pub struct Counts {
     pub records: u64,
     /// Puts that were stored: one per record and destination.
     pub stored: u64,
+    /// Puts that were left out, because the destination has them from an earlier attempt.
+    pub skipped: u64,
     /// Records that the table drops.
     pub dropped: u64,
     /// Records of other writers, which have no creation context: the router gives them one.

@@ -32,6 +32,22 @@ fn every_record_arrives_and_the_journey_is_drawn() {
 }
 
 #[test]
+fn faults_lose_nothing() {
+    let faults = [
+        "put-records throttle p=0.05 seed=7",
+        "put-records lost every=40",
+        "put-records duplicate every=30",
+        "subscribe-to-shard reset every=20",
+        "dynamodb:update-item error=InternalServerError p=0.1 seed=3",
+    ];
+    let arguments: Vec<&str> = faults.iter().flat_map(|fault| ["--fault", *fault]).collect();
+    let output = demo(&arguments);
+    let (out, err) = text(&output);
+    assert!(output.status.success(), "{out}{err}");
+    assert!(err.contains("fault: PutRecords lost every=40"), "{err}");
+}
+
+#[test]
 fn a_dropped_a_swapped_and_an_altered_record_are_caught() {
     for (tamper, offence) in
         [("drop", "LOST: record"), ("swap", "OUT OF ORDER: record"), ("alter", "ALTERED: a record")]

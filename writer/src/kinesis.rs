@@ -162,9 +162,17 @@ where
     };
     let message = match error.message() {
         Some(message) => message.to_owned(),
-        None => aws_sdk_kinesis::error::DisplayErrorContext(&error).to_string(),
+        None => chain(&error),
     };
     CallError { fault, code, message }
+}
+
+/// An error and its causes, in one line.
+fn chain(error: &(dyn std::error::Error + 'static)) -> String {
+    let causes = std::iter::successors(Some(error), |error| error.source());
+    let mut texts: Vec<String> = causes.map(ToString::to_string).collect();
+    texts.dedup();
+    texts.join(": ")
 }
 
 /// Whether the connection was refused before anything was sent.

@@ -279,11 +279,8 @@ impl Writer {
             }
         };
         let mut answers = Vec::new();
+        self.warn(&flights, &results);
         for (flight, result) in flights.into_iter().zip(results) {
-            if let Err(trouble) = &result {
-                stats::add(&self.counters.entry_failures, 1);
-                warn!(stream = self.stream.name(), partition_key = %flight.sealed.entry.partition_key, records = flight.sealed.items.len(), fault = ?trouble.fault, "an aggregate was not stored: {}", trouble.message);
-            }
             self.schedule.settle(flight, result, now, &mut self.rng, &mut answers);
         }
         answers.into_iter().for_each(|answer| self.answer(answer));
@@ -337,6 +334,19 @@ impl Writer {
             }
         }
         self.batches.settle(item.batch, item.place, outcome);
+    }
+
+    /// Says once per call what was not stored.
+    fn warn(&self, flights: &[Flight], results: &[Result<Stored, Trouble>]) {
+        let failed = || {
+            flights.iter().zip(results).filter_map(|(flight, result)| Some((flight, result.as_ref().err()?)))
+        };
+        let Some((first, trouble)) = failed().next() else { return };
+        let aggregates = failed().count();
+        stats::add(&self.counters.entry_failures, aggregates as u64);
+        let records: usize = failed().map(|(flight, _)| flight.sealed.items.len()).sum();
+        let lane = &*first.sealed.entry.partition_key;
+        warn!(stream = self.stream.name(), aggregates, records, lane, fault = ?trouble.fault, "not stored: {}", trouble.message);
     }
 
     fn trace(

@@ -51,6 +51,10 @@ pub struct Args {
     /// How long the demo waits without any progress before it closes the books, in seconds.
     #[arg(long, default_value_t = 30, value_parser = clap::value_parser!(u64).range(1..=3600))]
     pub patience: u64,
+    /// What goes wrong, such as "put-records throttle p=0.05 seed=7" or "put-records lost every=50"; may be given
+    /// several times. The check must hold all the same.
+    #[arg(long = "fault", value_name = "FAULT")]
+    pub faults: Vec<headworks_local::faults::Fault>,
     /// Drops, swaps or alters one record on its way into the books: the check must fail.
     #[arg(long, value_enum)]
     pub tamper: Option<Tamper>,
@@ -60,7 +64,8 @@ pub struct Args {
 pub async fn run(args: Args) -> anyhow::Result<ExitCode> {
     let begin = Instant::now();
     let mut say = |line: &str| eprintln!("[{:>6.1} s] {line}", begin.elapsed().as_secs_f64());
-    let config = pipeline::Config { trace_ratio: args.trace_ratio, ..Default::default() };
+    let config =
+        pipeline::Config { trace_ratio: args.trace_ratio, faults: args.faults.clone(), ..Default::default() };
     let pipeline = Pipeline::start(config, &mut say).await?;
     let books = Books::new(args.tamper);
     let consumers = Consumers::start(&pipeline, &books, args.trace_ratio).await?;

@@ -28,11 +28,16 @@ pub const OUTBOUND: [&str; 4] = ["orders", "payments", "clicks", "default"];
 /// The bucket for dead letters.
 pub const DEAD_LETTERS: &str = "headworks-dead-letters";
 
+/// The table of the router's progress.
+pub const PROGRESS: &str = "headworks-router-progress";
+
 /// The ports of a pipeline; 0 takes any free one.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Ports {
     /// gRPC of the gateway.
     pub gateway: u16,
+    /// HTTP of the gateway.
+    pub http: u16,
     /// Kinesis.
     pub kinesis: u16,
     /// DynamoDB.
@@ -60,6 +65,8 @@ pub struct Config {
     pub trace_ratio: f64,
     /// Router processes at most, 1 to 100.
     pub router_concurrency: usize,
+    /// What goes wrong, as [`headworks_local::faults::Fault::parse`] reads it.
+    pub faults: Vec<headworks_local::faults::Fault>,
     /// The `headworks` program, which runs the router's bootstrap. Default: the running program.
     pub program: Option<PathBuf>,
 }
@@ -74,6 +81,7 @@ impl Default for Config {
             outbound_shards: 2,
             trace_ratio: 0.01,
             router_concurrency: 4,
+            faults: Vec::new(),
             program: None,
         }
     }
@@ -134,9 +142,15 @@ impl Pipeline {
         let stop_gateway = CancellationToken::new();
         let (gateway, serving) =
             start_gateway(&stack, &config, &gateway_telemetry, stop_gateway.clone()).await?;
-        progress(&format!("gateway: http://{}", gateway.local_addr()));
+        let http = gateway.http_addr().map(|address| format!(", HTTP http://{address}")).unwrap_or_default();
+        progress(&format!("gateway: gRPC http://{}{http}", gateway.local_addr()));
 
         let (function, mapping) = router::start(&stack, &config, &routes, &collector.endpoint())?;
+        // Last, so that what is set up here is not what fails.
+        for fault in &config.faults {
+            stack.faults().add(fault.clone())?;
+            progress(&format!("fault: {fault}"));
+        }
         progress("router: behind an event source mapping, as processes that speak the Lambda Runtime API");
         Ok(Self {
             stack,
@@ -155,6 +169,11 @@ impl Pipeline {
     /// `http://127.0.0.1:PORT` of the gateway.
     pub fn gateway_endpoint(&self) -> String {
         format!("http://{}", self.gateway.local_addr())
+    }
+
+    /// `http://127.0.0.1:PORT` of the gateway's HTTP door.
+    pub fn http_endpoint(&self) -> String {
+        self.gateway.http_addr().map(|address| format!("http://{address}")).unwrap_or_default()
     }
 
     /// The gateway: its settings and its writers' counts.
@@ -235,6 +254,7 @@ async fn start_gateway(
 )> {
     let mut settings = headworks_gateway::Config::for_stream(INBOUND);
     settings.listen = SocketAddr::from((Ipv4Addr::LOCALHOST, config.ports.gateway));
+    settings.http_listen = Some(SocketAddr::from((Ipv4Addr::LOCALHOST, config.ports.http)));
     settings.kinesis_endpoint = Some(stack.kinesis_endpoint());
     let client = stack.kinesis();
     let streams = move |name: &str| Arc::new(KinesisStream::new(client.clone(), name)) as Arc<_>;

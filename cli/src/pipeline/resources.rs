@@ -1,12 +1,15 @@
 //! What the pipeline finds in an AWS account: streams, tags, the dead-letter bucket.
 
 use anyhow::Context as _;
+use aws_sdk_dynamodb::types::{
+    AttributeDefinition, BillingMode, KeySchemaElement, KeyType, ScalarAttributeType,
+};
 use aws_sdk_kinesis::error::ProvideErrorMetadata as _;
 use aws_sdk_kinesis::types::StreamStatus;
 use headworks_local::Stack;
 use headworks_writer::LANES_TAG;
 
-use super::{Config, DEAD_LETTERS, INBOUND};
+use super::{Config, DEAD_LETTERS, INBOUND, PROGRESS};
 
 /// Two lanes a shard, so that the router works on a shard's lanes side by side.
 const INBOUND_LANES: &str = "2";
@@ -16,6 +19,7 @@ pub(super) async fn create(stack: &Stack, config: &Config, outbound: &[String]) 
     for name in outbound {
         stream(stack, name, config.outbound_shards, None).await?;
     }
+    progress_table(stack).await?;
     let created = stack.s3().create_bucket().bucket(DEAD_LETTERS).send().await;
     match created {
         Ok(_) => Ok(()),
@@ -23,6 +27,29 @@ pub(super) async fn create(stack: &Stack, config: &Config, outbound: &[String]) 
             Ok(())
         }
         Err(error) => Err(error).with_context(|| format!("creating the bucket {DEAD_LETTERS}")),
+    }
+}
+
+/// The table in which the router keeps how far each destination got when a batch failed in part.
+async fn progress_table(stack: &Stack) -> anyhow::Result<()> {
+    let key = KeySchemaElement::builder().attribute_name("lane").key_type(KeyType::Hash).build()?;
+    let lane = AttributeDefinition::builder()
+        .attribute_name("lane")
+        .attribute_type(ScalarAttributeType::S)
+        .build()?;
+    let created = stack
+        .dynamodb()
+        .create_table()
+        .table_name(PROGRESS)
+        .key_schema(key)
+        .attribute_definitions(lane)
+        .billing_mode(BillingMode::PayPerRequest)
+        .send()
+        .await;
+    match created {
+        Ok(_) => Ok(()),
+        Err(error) if error.code() == Some("ResourceInUseException") => Ok(()),
+        Err(error) => Err(error).with_context(|| format!("creating the table {PROGRESS}")),
     }
 }
 

@@ -9,7 +9,7 @@ use headworks_local::stack::{ACCESS_KEY, SECRET_KEY};
 use headworks_router::RouteTable;
 use tempfile::TempDir;
 
-use super::{Config, DEAD_LETTERS, INBOUND};
+use super::{Config, DEAD_LETTERS, INBOUND, PROGRESS};
 
 /// The route table's file, the table, and the folder that holds the file if it is not the user's.
 pub(super) fn table(path: Option<&Path>) -> anyhow::Result<(PathBuf, RouteTable, Option<TempDir>)> {
@@ -43,6 +43,8 @@ pub(super) fn start(
         ("AWS_SECRET_ACCESS_KEY", SECRET_KEY.to_owned()),
         ("AWS_ENDPOINT_URL_KINESIS", stack.kinesis_endpoint()),
         ("AWS_ENDPOINT_URL_S3", stack.s3_endpoint()),
+        ("AWS_ENDPOINT_URL_DYNAMODB", stack.dynamodb_endpoint()),
+        ("HEADWORKS_PROGRESS_TABLE", PROGRESS.to_owned()),
         ("HEADWORKS_S3_PATH_STYLE", "true".to_owned()),
         ("HEADWORKS_ROUTES", routes.display().to_string()),
         ("HEADWORKS_DEAD_LETTER_BUCKET", DEAD_LETTERS.to_owned()),

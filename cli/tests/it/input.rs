@@ -42,7 +42,18 @@ fn a_file_that_is_not_there_is_said() {
 fn a_port_that_is_taken_is_named_with_its_option() {
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let port = taken.local_addr().unwrap().port().to_string();
-    let others = ["--kinesis-port", "0", "--dynamodb-port", "0", "--s3-port", "0", "--otlp-port", "0"];
+    let others = [
+        "--kinesis-port",
+        "0",
+        "--dynamodb-port",
+        "0",
+        "--s3-port",
+        "0",
+        "--http-port",
+        "0",
+        "--otlp-port",
+        "0",
+    ];
     let ran = run(&[&["dev", "--gateway-port", &port], &others[..]].concat());
     ran.fails(3, &[&port, "already taken", "--gateway-port", "[address-in-use]"]);
 }

@@ -159,6 +159,8 @@ fn dev_runs_until_it_is_told_to_stop_and_keeps_its_data() {
         "0",
         "--s3-port",
         "0",
+        "--http-port",
+        "0",
         "--otlp-port",
         "0",
     ];

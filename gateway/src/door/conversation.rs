@@ -20,6 +20,7 @@ use crate::call;
 use crate::intake::Intake;
 use crate::principal::Principal;
 use crate::shared::{Inbound, Shared};
+use crate::tally;
 
 /// What an unanswered batch weighs.
 #[derive(Debug, Clone, Copy)]
@@ -97,6 +98,7 @@ pub(super) struct Conversation {
     caller: Parent,
     requests: Streaming<PutStreamRequest>,
     answers: Answers,
+    counted: bool,
 }
 
 impl Conversation {
@@ -107,7 +109,7 @@ impl Conversation {
         requests: Streaming<PutStreamRequest>,
         answers: Answers,
     ) -> Self {
-        Self { shared, principal, caller, requests, answers }
+        Self { shared, principal, caller, requests, answers, counted: false }
     }
 
     pub(super) async fn run(mut self) {
@@ -120,11 +122,24 @@ impl Conversation {
             Ok((inbound, timeout)) => self.converse(&inbound, timeout).await,
             Err(end) => end,
         };
+        self.count(&end);
         if let End::Failed(error) = end {
             debug!(code = error.code(), "a PutStream ends: {error}");
             // Nobody may be left to read it.
             let _ = self.answers.send(Err(error.into())).await;
         }
+    }
+
+    /// Counts the call, once.
+    fn count(&mut self, end: &End) {
+        if std::mem::replace(&mut self.counted, true) {
+            return;
+        }
+        self.shared.ended.put_stream.count(match end {
+            End::HalfClosed => tally::OK,
+            End::Failed(error) => error.code(),
+            End::Gone => tally::CANCELLED,
+        });
     }
 
     /// Reads the first message and grants the credit.
@@ -156,6 +171,10 @@ impl Conversation {
         let mut waiting: Option<HandedOver> = None;
         let mut end: Option<End> = None;
         loop {
+            // At once: what is open may take its time.
+            if let Some(failed @ End::Failed(_)) = &end {
+                self.count(failed);
+            }
             if waiting.is_none()
                 && open.is_empty()
                 && let Some(end) = end
@@ -228,7 +247,7 @@ impl Conversation {
 
     fn answer(&self, weight: Weight, pending: Pending, ticket: Ticket, inbound: &Arc<Inbound>) -> Answered {
         let (shared, inbound) = (Arc::clone(&self.shared), Arc::clone(inbound));
-        async move { (weight, pending.answer(ticket.await, &inbound.name, &shared.tracer)) }.boxed()
+        async move { (weight, pending.answer(ticket.await, &inbound, &shared.tracer)) }.boxed()
     }
 }
 

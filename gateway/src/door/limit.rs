@@ -5,6 +5,7 @@
 //! INVALID_ARGUMENT, and RESOURCE_EXHAUSTED would ask the client to try again.
 
 use std::convert::Infallible;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use futures_util::future::{BoxFuture, FutureExt as _};
@@ -15,16 +16,18 @@ use tonic::server::NamedService;
 use tonic::{Code, Status};
 
 use crate::call;
+use crate::shared::Shared;
 
 /// A service whose answers to oversized requests follow the contract.
 #[derive(Debug, Clone)]
 pub(crate) struct MessageLimit<S> {
     inner: S,
+    shared: Arc<Shared>,
 }
 
 impl<S> MessageLimit<S> {
-    pub(super) fn new(inner: S) -> Self {
-        Self { inner }
+    pub(super) fn new(inner: S, shared: Arc<Shared>) -> Self {
+        Self { inner, shared }
     }
 }
 
@@ -47,13 +50,16 @@ where
 
     fn call(&mut self, request: Request<Body>) -> Self::Future {
         let response = self.inner.call(request);
+        let shared = Arc::clone(&self.shared);
         async move {
             let response = response.await?;
             // A call that fails before it answers has its status among the headers.
             Ok(match Status::from_header_map(response.headers()) {
                 Some(status) if is_too_large(&status) => {
-                    Status::from(call::Error::MessageTooLarge { detail: status.message().to_owned() })
-                        .into_http()
+                    let error = call::Error::MessageTooLarge { detail: status.message().to_owned() };
+                    // Only unary calls are refused before they answer.
+                    shared.ended.put.count(error.code());
+                    Status::from(error).into_http()
                 }
                 _ => response,
             })

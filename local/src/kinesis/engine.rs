@@ -7,15 +7,19 @@ use super::arn;
 use super::clock::{Clock, SystemClock};
 use super::consumer::{Claim, Consumer, ConsumerInfo};
 use super::error::Error;
+use super::memory::Memory;
+use super::rates::Rates;
 use super::reader::{Position, ReadBatch, ReadLimits, ShardReader, StartPosition};
 use super::record::{Put, PutEntry};
 use super::settings::{Settings, millis};
-use super::shard::{Refusal, Shard};
+use super::shard::{RECORD_COST, Refusal, Shard};
 use super::stream::{
     CreateStream, HOUR_MS, ShardInfo, Stream, StreamMode, StreamStatus, StreamSummary, describe,
     stream_not_found,
 };
 use super::sync::{read, write};
+use super::target;
+use crate::faults::Faults;
 
 /// All streams. Every method returns at once; puts to different shards do not wait for each other.
 #[derive(Debug)]
@@ -23,6 +27,9 @@ pub struct Engine {
     settings: Settings,
     clock: Arc<dyn Clock>,
     streams: RwLock<BTreeMap<String, Arc<Stream>>>,
+    faults: Faults,
+    memory: Memory,
+    rates: Rates,
 }
 
 impl Engine {
@@ -35,7 +42,14 @@ impl Engine {
     /// An empty engine on `clock`.
     #[must_use]
     pub fn with_clock(settings: Settings, clock: Arc<dyn Clock>) -> Self {
-        Self { settings, clock, streams: RwLock::default() }
+        Self {
+            settings,
+            clock,
+            streams: RwLock::default(),
+            faults: Faults::default(),
+            memory: Memory::default(),
+            rates: Rates::default(),
+        }
     }
 
     /// Its settings.
@@ -48,6 +62,24 @@ impl Engine {
     #[must_use]
     pub fn now_ms(&self) -> i64 {
         self.clock.now_ms()
+    }
+
+    /// The faults in force.
+    #[must_use]
+    pub fn faults(&self) -> &Faults {
+        &self.faults
+    }
+
+    /// Shares the faults of a stack.
+    #[must_use]
+    pub(crate) fn with_faults(mut self, faults: Faults) -> Self {
+        self.faults = faults;
+        self
+    }
+
+    /// How often operations have been called.
+    pub(crate) fn rates(&self) -> &Rates {
+        &self.rates
     }
 
     // ---- streams
@@ -198,6 +230,13 @@ impl Engine {
         for stream in self.streams() {
             stream.sweep(now_ms);
         }
+        self.memory.report(now_ms, self.settings.max_held_bytes);
+    }
+
+    /// How many records were trimmed before their retention was over, to keep [`Settings::max_held_bytes`].
+    #[must_use]
+    pub fn trimmed_early(&self) -> u64 {
+        self.memory.trimmed()
     }
 
     /// Payload and partition key bytes, and records, in all shards.
@@ -220,7 +259,7 @@ impl Engine {
     /// # Errors
     /// `ResourceNotFound`, `Validation` for a record too large, `ThroughputExceeded` when the shard throttles.
     pub fn put(&self, stream: &str, entry: PutEntry) -> Result<Put, Error> {
-        let mut answers = self.put_batch(stream, vec![entry])?;
+        let mut answers = self.put_all("PutRecord", stream, vec![entry])?;
         answers.pop().unwrap_or_else(|| Err(Error::Internal("a put was not answered".to_owned())))
     }
 
@@ -229,6 +268,15 @@ impl Engine {
     /// # Errors
     /// `ResourceNotFound` or `Validation` for the call; `ThroughputExceeded` for single records.
     pub fn put_batch(&self, stream: &str, entries: Vec<PutEntry>) -> Result<Vec<Result<Put, Error>>, Error> {
+        self.put_all("PutRecords", stream, entries)
+    }
+
+    fn put_all(
+        &self,
+        operation: &str,
+        stream: &str,
+        entries: Vec<PutEntry>,
+    ) -> Result<Vec<Result<Put, Error>>, Error> {
         let stream = self.usable(stream)?;
         let max = stream.control().max_record_kib as usize * 1_024;
         if let Some((at, entry)) = entries.iter().enumerate().find(|(_, entry)| entry.size() > max) {
@@ -240,8 +288,11 @@ impl Engine {
                 stream.name()
             )));
         }
+        let faults = self.faults.of_entries(operation, stream.name());
         let now_ms = self.now_ms();
         let horizon_ms = stream.horizon(now_ms);
+        let cost = |entry: &PutEntry| entry.size() as u64 + RECORD_COST;
+        let bound = self.settings.max_held_bytes.map(|max| (max, entries.iter().map(cost).sum()));
         // Held while storing, so that no shard closes under a put.
         let map = stream.map();
         let mut touched = vec![false; map.open().len()];
@@ -253,17 +304,19 @@ impl Engine {
                     .open()
                     .get(at)
                     .ok_or_else(|| Error::Internal("a stream without shards".to_owned()))?;
+                if !faults.is_empty() {
+                    let id = shard.id();
+                    let refused = faults.iter().find_map(|rule| rule.entry(&id, &entry.partition_key));
+                    if let Some(injected) = refused {
+                        return Err(target::entry_error(injected, &id, &stream));
+                    }
+                }
                 match shard.put(entry, now_ms, horizon_ms) {
                     Ok(sequence) => {
                         touched[at] = true;
                         Ok(Put { shard_index: shard.identity().index, sequence })
                     }
-                    Err(Refusal::Throttled) => Err(Error::ThroughputExceeded(format!(
-                        "Rate exceeded for shard {} in stream {} under account {}.",
-                        shard.id(),
-                        stream.name(),
-                        self.settings.account_id
-                    ))),
+                    Err(Refusal::Throttled) => Err(rate_exceeded(&shard.id(), &stream)),
                     Err(Refusal::Closed) => {
                         Err(Error::Internal(format!("{} is closed but mapped", shard.id())))
                     }
@@ -272,6 +325,10 @@ impl Engine {
             .collect();
         for (shard, _) in map.open().iter().zip(touched).filter(|(_, touched)| *touched) {
             shard.wake();
+        }
+        drop(map);
+        if let Some((max, put)) = bound {
+            self.memory.put(self, put, max);
         }
         Ok(answers)
     }
@@ -353,6 +410,17 @@ impl Engine {
                 control.consumers.len()
             )));
         }
+        let creating = control.consumers.values().filter(|consumer| now_ms < consumer.active_ms).count();
+        if let Some(limit) = self.settings.consumers_creating
+            && creating >= limit
+        {
+            return Err(Error::LimitExceeded(format!(
+                "Stream {} under account {} already has {creating} consumers in state CREATING, its limit; wait until \
+                 one is ACTIVE.",
+                stream.name(),
+                self.settings.account_id
+            )));
+        }
         let consumer_arn = arn::consumer_arn(stream.arn(), name, now_ms);
         let active_ms = now_ms.saturating_add(millis(self.settings.transition));
         let consumer = Arc::new(Consumer::new(name.to_owned(), consumer_arn, now_ms, active_ms));
@@ -408,11 +476,21 @@ impl Engine {
             return Err(Error::ResourceInUse(format!("Consumer {} is not ACTIVE yet.", consumer.arn)));
         }
         let hold_ms = millis(self.settings.subscription_hold);
-        let claim = consumer.claim(reader.shard.identity().index, shard_id, now_ms, hold_ms)?;
+        let interval_ms = millis(self.settings.subscribe_interval);
+        let claim = consumer.claim(reader.shard.identity().index, shard_id, now_ms, hold_ms, interval_ms)?;
         Ok((reader, claim))
     }
 
     pub(crate) fn new_shard(&self, identity: super::shard::Identity) -> Arc<Shard> {
         Arc::new(Shard::new(identity, self.settings.write_limits))
     }
+}
+
+/// A shard takes or gives no more for now, in the service's words.
+pub(crate) fn rate_exceeded(shard_id: &str, stream: &Stream) -> Error {
+    Error::ThroughputExceeded(format!(
+        "Rate exceeded for shard {shard_id} in stream {} under account {}.",
+        stream.name(),
+        stream.account_id()
+    ))
 }

@@ -37,6 +37,16 @@ pub enum Error {
     /// The request is not one of this protocol.
     #[error("{0}")]
     NotOfThisProtocol(String),
+    /// An error that a fault asked for; see [`crate::faults`].
+    #[error("{message}")]
+    Injected {
+        /// The exception's name.
+        exception: String,
+        /// The HTTP status.
+        status: http::StatusCode,
+        /// The message.
+        message: String,
+    },
     /// A fault of this server.
     #[error("{0}")]
     Internal(String),
@@ -45,7 +55,7 @@ pub enum Error {
 impl Error {
     /// The exception's name on the wire.
     #[must_use]
-    pub fn exception(&self) -> &'static str {
+    pub fn exception(&self) -> &str {
         match self {
             Self::Validation(_) => "ValidationException",
             Self::InvalidArgument(_) => "InvalidArgumentException",
@@ -57,6 +67,7 @@ impl Error {
             Self::ThroughputExceeded(_) => "ProvisionedThroughputExceededException",
             Self::Serialization(_) => "SerializationException",
             Self::UnknownOperation(_) | Self::NotOfThisProtocol(_) => "UnknownOperationException",
+            Self::Injected { exception, .. } => exception,
             Self::Internal(_) => "InternalFailure",
         }
     }
@@ -76,6 +87,7 @@ impl Error {
             Self::Serialization(_) => "local-kinesis-serialization",
             Self::UnknownOperation(_) => "local-kinesis-unknown-operation",
             Self::NotOfThisProtocol(_) => "local-kinesis-not-of-this-protocol",
+            Self::Injected { .. } => "local-kinesis-injected",
             Self::Internal(_) => "local-kinesis-internal",
         }
     }
@@ -83,10 +95,14 @@ impl Error {
     /// Whether the same call may succeed later.
     #[must_use]
     pub fn is_retryable(&self) -> bool {
-        matches!(
-            self,
-            Self::ThroughputExceeded(_) | Self::LimitExceeded(_) | Self::ResourceInUse(_) | Self::Internal(_)
-        )
+        match self {
+            Self::ThroughputExceeded(_)
+            | Self::LimitExceeded(_)
+            | Self::ResourceInUse(_)
+            | Self::Internal(_) => true,
+            Self::Injected { status, .. } => status.is_server_error(),
+            _ => false,
+        }
     }
 
     /// The HTTP status that carries it.
@@ -95,6 +111,7 @@ impl Error {
         match self {
             Self::Internal(_) => http::StatusCode::INTERNAL_SERVER_ERROR,
             Self::NotOfThisProtocol(_) => http::StatusCode::NOT_FOUND,
+            Self::Injected { status, .. } => *status,
             _ => http::StatusCode::BAD_REQUEST,
         }
     }

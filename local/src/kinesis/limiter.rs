@@ -1,6 +1,6 @@
-//! The write limit of one shard: two token buckets of one second each.
+//! The limits of one shard: for writes two token buckets of one second each, for reads a window.
 
-use super::settings::WriteLimits;
+use super::settings::{ReadRate, WriteLimits};
 
 /// Counts in thousandths, so that a millisecond's refill is a whole number.
 #[derive(Debug)]
@@ -58,6 +58,36 @@ impl Bucket {
     }
 }
 
+/// The reads of the last second, or of as many seconds as they have used up.
+#[derive(Debug, Default)]
+pub(crate) struct ReadWindow {
+    since_ms: i64,
+    calls: u32,
+    bytes: u64,
+}
+
+impl ReadWindow {
+    /// Counts a call, or refuses it. A call is refused until what was read has been paid for: after 10 MiB at
+    /// 2 MiB/s for five seconds, after 2 MiB for one, as the reference of `GetRecords` says.
+    pub(crate) fn admit(&mut self, rate: ReadRate, now_ms: i64) -> bool {
+        let seconds = self.bytes.div_ceil(rate.bytes_per_second).max(1);
+        let length_ms = i64::try_from(seconds.saturating_mul(1_000)).unwrap_or(i64::MAX);
+        if now_ms.saturating_sub(self.since_ms) >= length_ms {
+            *self = Self { since_ms: now_ms, calls: 0, bytes: 0 };
+        }
+        if self.calls >= rate.calls_per_second || self.bytes >= rate.bytes_per_second {
+            return false;
+        }
+        self.calls += 1;
+        true
+    }
+
+    /// Counts what a call has given.
+    pub(crate) fn charge(&mut self, bytes: usize) {
+        self.bytes = self.bytes.saturating_add(bytes as u64);
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -69,6 +99,29 @@ mod tests {
         assert!(!limiter.take(10, 99));
         assert!(limiter.take(10, 100));
         assert!(!limiter.take(10, 100));
+    }
+
+    #[test]
+    fn five_calls_are_admitted_in_a_second() {
+        let mut window = ReadWindow::default();
+        assert_eq!((0..9).filter(|_| window.admit(ReadRate::AWS, 5_000)).count(), 5);
+        assert!(!window.admit(ReadRate::AWS, 5_999));
+        assert!(window.admit(ReadRate::AWS, 6_000));
+    }
+
+    #[test]
+    fn bytes_are_paid_for_in_whole_seconds() {
+        for (bytes, blocked_ms) in [(10 << 20, 5_000), (2 << 20, 1_000), ((2 << 20) + 1, 2_000)] {
+            let mut window = ReadWindow::default();
+            assert!(window.admit(ReadRate::AWS, 10_000));
+            window.charge(bytes);
+            assert!(!window.admit(ReadRate::AWS, 10_000 + blocked_ms - 1), "{bytes}");
+            assert!(window.admit(ReadRate::AWS, 10_000 + blocked_ms), "{bytes}");
+        }
+        let mut window = ReadWindow::default();
+        assert!(window.admit(ReadRate::AWS, 10_000));
+        window.charge(1 << 20);
+        assert!(window.admit(ReadRate::AWS, 10_000), "half of the second's bytes are left");
     }
 
     #[test]

@@ -1,6 +1,5 @@
 //! The AWS protocol over the engine: JSON 1.1 and CBOR 1.1, HTTP/1.1 and h2c on one port.
 
-use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -20,6 +19,9 @@ use super::api::{self, Reply};
 use super::codec::Codec;
 use super::engine::Engine;
 use super::error::Error;
+use super::target;
+use crate::faults::pause;
+use crate::http::Dropped;
 
 /// The prefix of every operation's target.
 const TARGET: &str = "Kinesis_20131202.";
@@ -28,7 +30,7 @@ const MAX_BODY: usize = 20 << 20;
 /// How often shards that nobody touches are trimmed.
 const SWEEP: Duration = Duration::from_mins(1);
 
-type ResponseBody = UnsyncBoxBody<Bytes, Infallible>;
+type ResponseBody = UnsyncBoxBody<Bytes, Dropped>;
 
 /// Serves `engine` on `listener` until `shutdown`; subscriptions end with it.
 pub async fn run(engine: Arc<Engine>, listener: TcpListener, shutdown: CancellationToken) {
@@ -36,7 +38,7 @@ pub async fn run(engine: Arc<Engine>, listener: TcpListener, shutdown: Cancellat
         let (engine, shutdown) = (Arc::clone(&engine), shutdown.clone());
         service_fn(move |request| {
             let (engine, shutdown) = (Arc::clone(&engine), shutdown.clone());
-            async move { Ok::<_, Infallible>(handle(&engine, request, &shutdown).await) }
+            async move { handle(&engine, request, &shutdown).await }
         })
     };
     tokio::join!(crate::http::serve(listener, service, shutdown.clone()), sweep(&engine, &shutdown));
@@ -56,14 +58,15 @@ async fn handle(
     engine: &Arc<Engine>,
     request: Request<Incoming>,
     shutdown: &CancellationToken,
-) -> Response<ResponseBody> {
+) -> Result<Response<ResponseBody>, Dropped> {
     let codec = codec_of(&request);
-    match answer(engine, request, codec, shutdown).await {
+    let answer = answer(engine, request, codec, shutdown).await?;
+    Ok(match answer {
         Ok(Reply::Body(body)) => {
             response(StatusCode::OK, codec.unwrap_or(Codec::Json).content_type(), full(body))
         }
         Ok(Reply::Messages(subscription)) => {
-            let frames = subscription.into_messages().map(|message| Ok(Frame::data(message)));
+            let frames = subscription.into_messages().map(|message| message.map(Frame::data));
             let body = StreamBody::new(frames).boxed_unsync();
             response(StatusCode::OK, "application/vnd.amazon.eventstream", body)
         }
@@ -73,7 +76,7 @@ async fn handle(
             let payload = api::error_payload(codec, &error);
             response(error.status(), codec.content_type(), full(payload))
         }
-    }
+    })
 }
 
 /// The encoding of the request. A body without a content type is taken as JSON.
@@ -89,7 +92,45 @@ async fn answer(
     request: Request<Incoming>,
     codec: Option<Codec>,
     shutdown: &CancellationToken,
-) -> Result<Reply, Error> {
+) -> Result<Result<Reply, Error>, Dropped> {
+    let (operation, codec, body) = match read(request, codec).await {
+        Ok(read) => read,
+        Err(error) => return Ok(Err(error)),
+    };
+    if engine.settings().call_rates
+        && let Err(error) = engine.rates().admit(engine, &operation, codec, &body)
+    {
+        return Ok(Err(error));
+    }
+    let dispatch = || api::dispatch(engine, &operation, codec, &body, shutdown);
+    if engine.faults().is_idle() {
+        return Ok(dispatch());
+    }
+    let target = target::of(engine, &operation, codec, &body);
+    let plan = engine.faults().plan(&target);
+    pause(plan.delay).await;
+    if plan.reset {
+        return Err(Dropped);
+    }
+    if let Some(injected) = plan.refuse {
+        return Ok(Err(target::call_error(injected, &target)));
+    }
+    let mut reply = dispatch();
+    if plan.duplicate {
+        reply = dispatch();
+    }
+    pause(plan.delay_after).await;
+    if plan.lost {
+        return Err(Dropped);
+    }
+    match plan.refuse_after {
+        Some(injected) => Ok(Err(target::call_error(injected, &target))),
+        None => Ok(reply),
+    }
+}
+
+/// The operation, the encoding and the body of a request.
+async fn read(request: Request<Incoming>, codec: Option<Codec>) -> Result<(String, Codec, Bytes), Error> {
     if request.method() != Method::POST {
         return Err(Error::NotOfThisProtocol(format!(
             "{} is no call of the Kinesis API: send POST with the header X-Amz-Target.",
@@ -116,11 +157,11 @@ async fn answer(
             Error::Serialization(format!("The body could not be read (at most {MAX_BODY} bytes): {error}"))
         })?
         .to_bytes();
-    api::dispatch(engine, &operation, codec, &body, shutdown)
+    Ok((operation, codec, body))
 }
 
 fn full(bytes: Bytes) -> ResponseBody {
-    Full::new(bytes).boxed_unsync()
+    Full::new(bytes).map_err(|never| match never {}).boxed_unsync()
 }
 
 fn response(status: StatusCode, content_type: &'static str, body: ResponseBody) -> Response<ResponseBody> {

@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-/// The engine's settings. The defaults are the service's, except that states pass at once and no shard throttles.
+/// The engine's settings. The defaults are the service's, except that states pass at once and that no
+/// rates are limited; [`Settings::aws`] limits them as the service does.
 #[derive(Debug, Clone)]
 pub struct Settings {
     /// The account that ARNs and messages name. Default: `000000000000`.
@@ -15,6 +16,22 @@ pub struct Settings {
     pub retention: Duration,
     /// What a shard takes per second. Default: `None`, everything.
     pub write_limits: Option<WriteLimits>,
+    /// What a shard gives to `GetRecords` per second. Default: `None`, everything.
+    pub read_limits: Option<ReadRate>,
+    /// How far apart calls of `SubscribeToShard` of one consumer to one shard must be. Default: no time at all.
+    pub subscribe_interval: Duration,
+    /// What one consumer is pushed of one shard, in payload and partition key bytes per second. Default: `None`,
+    /// as fast as it reads.
+    pub fan_out_bytes_per_second: Option<u64>,
+    /// How many consumers of a stream may be CREATING at once. Default: `None`, any number.
+    pub consumers_creating: Option<usize>,
+    /// Whether operations that are not on records, and `GetShardIterator`, may be called only as often as the
+    /// service lets them. Default: `false`.
+    pub call_rates: bool,
+    /// What all shards may hold together, in bytes: payloads, partition keys and what each record takes to keep,
+    /// before the protocol's own buffers. Over it the oldest records are trimmed, whatever the retention, with a
+    /// warning; readers learn of it from [`super::ReadBatch::trimmed`]. Default: `None`, no bound.
+    pub max_held_bytes: Option<u64>,
     /// How many open shards the account may have. Default: 1,000.
     pub shard_limit: u32,
     /// How many consumers a stream may have. Default: 20.
@@ -43,6 +60,12 @@ impl Default for Settings {
             transition: Duration::ZERO,
             retention: Duration::from_hours(24),
             write_limits: None,
+            read_limits: None,
+            subscribe_interval: Duration::ZERO,
+            fan_out_bytes_per_second: None,
+            consumers_creating: None,
+            call_rates: false,
+            max_held_bytes: None,
             shard_limit: 1_000,
             consumers_per_stream: 20,
             iterator_lifetime: Duration::from_mins(5),
@@ -56,6 +79,25 @@ impl Default for Settings {
 }
 
 impl Settings {
+    /// The defaults with every rate limited as the service limits it. Sources: the API reference's pages of
+    /// `PutRecords`, `GetRecords`, `SubscribeToShard` and `RegisterStreamConsumer`.
+    #[must_use]
+    pub fn aws() -> Self {
+        Self {
+            write_limits: Some(WriteLimits::AWS),
+            read_limits: Some(ReadRate::AWS),
+            // API_SubscribeToShard: one call per second, registered consumer and shard.
+            subscribe_interval: Duration::from_secs(1),
+            // API_RegisterStreamConsumer: up to 2 MiB per second for every shard subscribed to.
+            fan_out_bytes_per_second: Some(2 << 20),
+            // API_RegisterStreamConsumer: a sixth that would be CREATING is refused.
+            consumers_creating: Some(5),
+            // Each operation's page.
+            call_rates: true,
+            ..Self::default()
+        }
+    }
+
     /// Checks what the engine relies on.
     ///
     /// # Errors
@@ -83,6 +125,24 @@ impl Settings {
         {
             return Err("write_limits are 0: set them to None to switch them off".to_owned());
         }
+        if let Some(limits) = self.read_limits
+            && (limits.bytes_per_second == 0 || limits.calls_per_second == 0)
+        {
+            return Err("read_limits are 0: set them to None to switch them off".to_owned());
+        }
+        if self.fan_out_bytes_per_second == Some(0) {
+            return Err("fan_out_bytes_per_second is 0: set it to None to switch it off".to_owned());
+        }
+        if self.consumers_creating == Some(0) {
+            return Err("consumers_creating is 0: no consumer could ever be registered".to_owned());
+        }
+        if let Some(bytes) = self.max_held_bytes
+            && bytes < MIN_HELD_BYTES
+        {
+            return Err(format!(
+                "max_held_bytes is {bytes}: it must be at least {MIN_HELD_BYTES}, or one request could not be held"
+            ));
+        }
         Ok(())
     }
 }
@@ -100,6 +160,24 @@ impl WriteLimits {
     /// The limits of the real service.
     pub const AWS: Self = Self { bytes_per_second: 1 << 20, records_per_second: 1_000 };
 }
+
+/// What one shard gives to `GetRecords` in a second.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ReadRate {
+    /// Payload and partition key bytes; the service's limit is 2 MiB. A call that gives more is answered, and the
+    /// next ones are refused for as many seconds as it has used up: five after 10 MiB.
+    pub bytes_per_second: u64,
+    /// Calls; the service's limit is 5.
+    pub calls_per_second: u32,
+}
+
+impl ReadRate {
+    /// The limits of the real service: API_GetRecords, and the guide's page of quotas and limits.
+    pub const AWS: Self = Self { bytes_per_second: 2 << 20, calls_per_second: 5 };
+}
+
+/// Two of the largest requests.
+const MIN_HELD_BYTES: u64 = 20 << 20;
 
 /// A duration in whole milliseconds, as the clock counts.
 pub(crate) fn millis(duration: Duration) -> i64 {

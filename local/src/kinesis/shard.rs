@@ -7,11 +7,11 @@ use tokio::sync::Notify;
 
 use super::error::Error;
 use super::hash::HashRange;
-use super::limiter::Limiter;
+use super::limiter::{Limiter, ReadWindow};
 use super::reader::{ChildShard, Position, ReadBatch, ReadLimits, StartPosition};
 use super::record::{PutEntry, Record, shard_id};
 use super::sequence::SequenceNumber;
-use super::settings::WriteLimits;
+use super::settings::{ReadRate, WriteLimits};
 use super::stream::Stream;
 use super::sync::lock;
 
@@ -33,6 +33,7 @@ pub(crate) struct Identity {
 pub(crate) struct Shard {
     identity: Identity,
     state: Mutex<State>,
+    reads: Mutex<ReadWindow>,
     changed: Notify,
 }
 
@@ -106,6 +107,7 @@ impl Shard {
                 closed: contents.closed,
                 limiter,
             }),
+            reads: Mutex::default(),
             changed: Notify::new(),
         }
     }
@@ -202,6 +204,45 @@ impl Shard {
 
     pub(crate) fn trim(&self, horizon_ms: i64) {
         lock(&self.state).trim(horizon_ms);
+    }
+
+    /// Counts a call of `GetRecords`, or refuses it.
+    pub(crate) fn admit_read(&self, rate: ReadRate, now_ms: i64) -> bool {
+        lock(&self.reads).admit(rate, now_ms)
+    }
+
+    /// Counts what that call has given.
+    pub(crate) fn charge_read(&self, bytes: usize) {
+        lock(&self.reads).charge(bytes);
+    }
+
+    /// What it takes to keep its records, in bytes.
+    pub(crate) fn cost(&self) -> u64 {
+        let state = lock(&self.state);
+        state.bytes + state.records.len() as u64 * RECORD_COST
+    }
+
+    /// When its oldest record arrived.
+    pub(crate) fn oldest_ms(&self) -> Option<i64> {
+        lock(&self.state).records.front().map(|record| record.arrival_ms)
+    }
+
+    /// Drops its oldest records, as far as they arrived up to `until_ms`, until they have cost `need`. Returns what
+    /// they have cost and how many they were.
+    pub(crate) fn drop_oldest(&self, until_ms: i64, need: u64) -> (u64, u64) {
+        let mut state = lock(&self.state);
+        let (mut freed, mut count) = (0, 0);
+        while freed < need
+            && let Some(record) = state.records.front()
+            && record.arrival_ms <= until_ms
+        {
+            let size = record.size() as u64;
+            state.bytes -= size;
+            state.records.pop_front();
+            freed += size + RECORD_COST;
+            count += 1;
+        }
+        (freed, count)
     }
 
     pub(crate) fn has_more(&self, position: Position) -> bool {
@@ -313,6 +354,9 @@ impl Shard {
         }
     }
 }
+
+/// What a record takes beside its payload and key: itself, and the heads of two allocations.
+pub(crate) const RECORD_COST: u64 = size_of::<Record>() as u64 + 32;
 
 impl State {
     /// The index of the oldest record kept, or of the next one.

@@ -1,8 +1,11 @@
 //! One `SubscribeToShard` call: a body that pushes what is put, with no task and no queue of its own. The next
 //! event is read only when the connection asks for it, so a slow reader holds nothing in memory.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use futures_util::Stream;
+use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
@@ -12,7 +15,10 @@ use super::consumer::Claim;
 use super::error::Error;
 use super::eventstream;
 use super::reader::{Position, ReadBatch, ShardReader};
+use super::record::Record;
 use super::settings::Settings;
+use crate::faults::{EventFault, Faults, MESSAGE};
+use crate::http::Dropped;
 
 /// Everything a subscription needs to run.
 #[derive(Debug)]
@@ -23,12 +29,17 @@ pub(crate) struct Subscription {
     pub(crate) codec: Codec,
     pub(crate) settings: Settings,
     pub(crate) shutdown: CancellationToken,
+    pub(crate) faults: Faults,
 }
 
 struct Running {
     subscription: Subscription,
     phase: Phase,
     ends: Instant,
+    /// When the consumer may be pushed more.
+    free_at: Instant,
+    /// Wakes a quiet subscription when its shard has an outage.
+    faults_changed: watch::Receiver<()>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -38,6 +49,8 @@ enum Phase {
     /// The first event is due at once, with or without records.
     First,
     Pushing,
+    /// A fault has cut the last event: the connection is next.
+    Cut,
     Ended,
 }
 
@@ -47,14 +60,22 @@ enum Wake {
     Heartbeat,
     Over,
     Superseded,
+    FaultsChanged,
     Failed(Error),
 }
 
 impl Subscription {
     /// The messages of the response.
-    pub(crate) fn into_messages(self) -> impl Stream<Item = Bytes> + Send {
+    pub(crate) fn into_messages(self) -> impl Stream<Item = Result<Bytes, Dropped>> + Send {
         let ends = Instant::now() + self.settings.subscription_length;
-        let running = Running { subscription: self, phase: Phase::Opening, ends };
+        let faults_changed = self.faults.changes();
+        let running = Running {
+            subscription: self,
+            phase: Phase::Opening,
+            ends,
+            free_at: Instant::now(),
+            faults_changed,
+        };
         futures_util::stream::unfold(running, |mut running| async move {
             let message = running.next().await?;
             Some((message, running))
@@ -63,13 +84,24 @@ impl Subscription {
 
     fn exception(&self, error: &Error) -> Bytes {
         let payload = super::api::error_payload(self.codec, error);
-        eventstream::exception(error.exception(), self.codec.content_type(), &payload)
+        // The model of the stream knows this one by another name than calls do.
+        let name = match error.exception() {
+            "InternalFailure" => "InternalFailureException",
+            name => name,
+        };
+        eventstream::exception(name, self.codec.content_type(), &payload)
     }
 }
 
 impl Running {
-    async fn next(&mut self) -> Option<Bytes> {
-        match self.phase {
+    async fn next(&mut self) -> Option<Result<Bytes, Dropped>> {
+        let message = match self.phase {
+            Phase::Cut => {
+                // Once round the executor, so that the connection sends the half before it closes.
+                tokio::task::yield_now().await;
+                self.phase = Phase::Ended;
+                return Some(Err(Dropped));
+            }
             Phase::Ended => None,
             Phase::Opening => {
                 self.phase = Phase::First;
@@ -77,17 +109,39 @@ impl Running {
             }
             Phase::First => {
                 self.phase = Phase::Pushing;
-                Some(self.event())
+                self.due().await
             }
-            Phase::Pushing => match self.wait().await {
-                Wake::More | Wake::Heartbeat => Some(self.event()),
-                Wake::Over => None,
+            Phase::Pushing => match self.wait_through_changes().await {
+                Wake::More | Wake::Heartbeat => self.due().await,
+                Wake::Over | Wake::FaultsChanged => None,
                 Wake::Superseded => Some(self.fail(&Error::ResourceInUse(format!(
                     "Another subscription of this consumer to shard {} has taken over.",
                     self.subscription.reader.shard_id()
                 )))),
                 Wake::Failed(error) => Some(self.fail(&error)),
             },
+        };
+        message.map(Ok)
+    }
+
+    /// The next event, or what faults make of it.
+    async fn due(&mut self) -> Option<Bytes> {
+        let Subscription { reader, faults, shutdown, .. } = &self.subscription;
+        if faults.is_idle() {
+            return Some(self.event());
+        }
+        match faults.event(reader.stream.name(), &reader.shard_id()) {
+            None => Some(self.event()),
+            Some(EventFault::Reset) => {
+                let whole = self.event();
+                self.phase = Phase::Cut;
+                Some(whole.slice(..whole.len() / 2))
+            }
+            Some(EventFault::Stall) => {
+                shutdown.cancelled().await;
+                self.phase = Phase::Ended;
+                None
+            }
         }
     }
 
@@ -96,9 +150,28 @@ impl Running {
         self.subscription.exception(error)
     }
 
-    async fn wait(&self) -> Wake {
+    /// Waits on through every change of the faults in force but an outage of this shard.
+    async fn wait_through_changes(&mut self) -> Wake {
+        loop {
+            let wake = self.wait().await;
+            if !matches!(wake, Wake::FaultsChanged) {
+                return wake;
+            }
+            let Subscription { reader, faults, .. } = &self.subscription;
+            if faults.outage(reader.stream.name(), &reader.shard_id()) {
+                return Wake::Failed(Error::Internal(MESSAGE.to_owned()));
+            }
+        }
+    }
+
+    async fn wait(&mut self) -> Wake {
         let Subscription { reader, claim, position, settings, shutdown, .. } = &self.subscription;
         let heartbeat = Instant::now() + settings.heartbeat;
+        let free_at = self.free_at;
+        let more = async {
+            sleep_until(free_at).await;
+            reader.wait_for_more(*position).await
+        };
         tokio::select! {
             biased;
             () = shutdown.cancelled() => Wake::Over,
@@ -107,7 +180,8 @@ impl Running {
                 "The consumer or its stream has been deleted.".to_owned(),
             )),
             () = sleep_until(self.ends) => Wake::Over,
-            more = reader.wait_for_more(*position) => match more {
+            _ = self.faults_changed.changed() => Wake::FaultsChanged,
+            more = more => match more {
                 Ok(()) => Wake::More,
                 Err(error) => Wake::Failed(error),
             },
@@ -117,10 +191,20 @@ impl Running {
 
     fn event(&mut self) -> Bytes {
         let subscription = &self.subscription;
-        let read = subscription.reader.read(subscription.position, subscription.settings.event_limits);
+        let mut limits = subscription.settings.event_limits;
+        if Instant::now() < self.free_at {
+            // A heartbeat while the rate is being kept: it says how far behind the consumer is, and no more.
+            limits.records = 0;
+        }
+        let read = subscription.reader.read(subscription.position, limits);
         match read.and_then(|batch| Ok((event_payload(subscription.codec, &batch)?, batch))) {
             Err(error) => self.fail(&error),
-            Ok((payload, ReadBatch { next, end, .. })) => {
+            Ok((payload, ReadBatch { records, next, end, .. })) => {
+                if let Some(rate) = subscription.settings.fan_out_bytes_per_second {
+                    let bytes: usize = records.iter().map(Record::size).sum();
+                    let takes = Duration::from_secs_f64(bytes as f64 / rate as f64);
+                    self.free_at = self.free_at.max(Instant::now()) + takes;
+                }
                 self.subscription.position = next;
                 if end.is_some() {
                     self.phase = Phase::Ended;

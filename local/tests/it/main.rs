@@ -6,7 +6,9 @@
 mod control;
 mod engine;
 mod errors;
+mod faults;
 mod iterators;
+mod limits;
 mod protocol;
 mod records;
 mod reshard;

@@ -1,13 +1,17 @@
 //! From rules as written to masks over rules, so that routing costs one look-up per header that counts.
 
+use std::sync::Arc;
+
 use bytestring::ByteString;
+use headworks_record::headers::MAX_HEADERS;
 use headworks_record::{Headers, headers};
 use rustc_hash::FxHashMap;
 
 use super::condition::Predicate;
 use super::error::Error;
-use super::schema::{Entries, Fallback, Mode, Names, Rule};
-use super::{Destination, RouteTable, Transform};
+use super::schema::{Does, Entries, Fallback, Mode, Rule};
+use super::transform::{Payload, Transform};
+use super::{Destination, RouteTable, json};
 
 /// The most rules of one table.
 pub const MAX_RULES: usize = 1024;
@@ -35,7 +39,9 @@ pub(super) struct Placed<T> {
 #[derive(Debug)]
 pub(super) struct Draft {
     pub(super) file: String,
+    pub(super) fingerprint: String,
     pub(super) mode: Mode,
+    pub(super) derive: Option<Placed<Entries<String>>>,
     pub(super) rules: Vec<Placed<Rule>>,
     pub(super) default: Option<Placed<Fallback>>,
 }
@@ -44,7 +50,30 @@ pub(super) struct Draft {
 #[derive(Debug, Clone)]
 pub(super) struct Action {
     pub(super) drop: bool,
+    pub(super) dead_letter: bool,
     pub(super) destinations: [u64; DESTINATION_WORDS],
+}
+
+impl Action {
+    /// Whether no later rule is tried, even if all that match apply.
+    pub(super) fn ends(&self) -> bool {
+        self.drop || self.dead_letter
+    }
+}
+
+/// A share of all records, by identity.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) struct Sample {
+    pub(super) share: f64,
+    /// Identities that lie below it are in the share.
+    pub(super) below: u64,
+}
+
+/// A header that is read from the payload.
+#[derive(Debug)]
+pub(super) struct Derived {
+    pub(super) header: ByteString,
+    pub(super) pointer: Box<[Box<str>]>,
 }
 
 /// A rule as it is explained, and what it does.
@@ -54,6 +83,8 @@ pub(super) struct CompiledRule {
     pub(super) line: usize,
     /// Slot and condition.
     pub(super) conditions: Vec<(usize, Predicate)>,
+    /// `None`: every record.
+    pub(super) sample: Option<Sample>,
     pub(super) action: Action,
 }
 
@@ -98,7 +129,7 @@ fn rule_place<'a>(file: &'a str, number: usize, rule: &Placed<Rule>) -> Place<'a
 }
 
 pub(super) fn compile(draft: Draft) -> Result<RouteTable, Error> {
-    let Draft { file, mode, rules: drafts, default } = draft;
+    let Draft { file, fingerprint, mode, derive, rules: drafts, default } = draft;
     let whole = |line| Place { file: &file, line, what: "the table".to_owned() };
     if drafts.len() > MAX_RULES {
         return Err(whole(drafts[MAX_RULES].line).invalid(
@@ -113,6 +144,9 @@ pub(super) fn compile(draft: Draft) -> Result<RouteTable, Error> {
         ));
     };
 
+    let derive = derive.map_or(Ok(Vec::new()), |derive| {
+        derived(&Place { file: &file, line: derive.line, what: "[derive]".to_owned() }, &derive.item)
+    })?;
     let mut catalogue = Catalogue::default();
     let mut names: Vec<Box<str>> = Vec::new();
     let mut rules: Vec<CompiledRule> = Vec::with_capacity(drafts.len());
@@ -144,12 +178,13 @@ pub(super) fn compile(draft: Draft) -> Result<RouteTable, Error> {
             }
             conditions.push((slot, predicate));
         }
-        let Rule { to, drop, set, remove, .. } = &rule.item;
-        let action = catalogue.action(&place, to, *drop, set, remove)?;
-        if conditions.is_empty() && (mode == Mode::FirstMatch || action.drop) {
+        let sample = sample(&place, rule.item.sample)?;
+        let action = catalogue.action(&place, rule.item.does())?;
+        if conditions.is_empty() && sample.is_none() && (mode == Mode::FirstMatch || action.ends()) {
             catch_all = Some(i + 1);
         }
-        let compiled = CompiledRule { name: rule.item.name.clone(), line: rule.line, conditions, action };
+        let name = rule.item.name.clone();
+        let compiled = CompiledRule { name, line: rule.line, conditions, sample, action };
         if mode == Mode::AllMatches {
             for earlier in &rules {
                 catalogue.check_conflict(&place, earlier, &compiled)?;
@@ -158,14 +193,57 @@ pub(super) fn compile(draft: Draft) -> Result<RouteTable, Error> {
         rules.push(compiled);
     }
     let place = Place { file: &file, line: default.line, what: "[default]".to_owned() };
-    let Fallback { to, drop, set, remove } = &default.item;
-    let default = catalogue.action(&place, to, *drop, set, remove)?;
+    let default = catalogue.action(&place, default.item.does())?;
 
     let words = rules.len().div_ceil(64);
     let slots =
         names.into_iter().enumerate().map(|(slot, name)| build_slot(name, slot, &rules, words)).collect();
+    let mut samples: Vec<(u64, Mask)> = Vec::new();
+    for (i, rule) in rules.iter().enumerate() {
+        let Some(Sample { below, .. }) = rule.sample else { continue };
+        let place = samples.iter().position(|(other, _)| *other == below).unwrap_or_else(|| {
+            samples.push((below, vec![0; words].into()));
+            samples.len() - 1
+        });
+        set_bit(&mut samples[place].1, i);
+    }
     let Catalogue { destinations, streams } = catalogue;
-    Ok(RouteTable { mode, rules, default, slots, words, destinations, streams })
+    Ok(RouteTable { fingerprint, mode, derive, rules, default, slots, samples, words, destinations, streams })
+}
+
+fn sample(place: &Place<'_>, share: Option<f64>) -> Result<Option<Sample>, Error> {
+    let Some(share) = share else { return Ok(None) };
+    if !(share > 0.0 && share <= 1.0) {
+        return Err(place.invalid(
+            format!("sample = {share} is no share of the records"),
+            "give a number above 0 and up to 1, for example 0.01 for one in a hundred",
+        ));
+    }
+    // The largest product below 2^64 is exact to 53 bits; all records are no sample.
+    Ok((share < 1.0).then(|| Sample { share, below: (share * 2f64.powi(64)) as u64 }))
+}
+
+fn derived(place: &Place<'_>, derive: &Entries<String>) -> Result<Vec<Derived>, Error> {
+    if derive.0.len() > MAX_HEADERS {
+        return Err(place.invalid(
+            format!("it names {} headers, and a record has at most {MAX_HEADERS}", derive.0.len()),
+            "derive those that rules look at",
+        ));
+    }
+    let one = |(name, pointer): &(String, String)| {
+        check_header(place, "derive", name, "")?;
+        let tokens = json::pointer(pointer).map_err(|why| {
+            place.invalid(
+                format!("header {name:?}: the JSON pointer {pointer:?} {why}"),
+                "write it as in \"/event/type\", with ~1 for / and ~0 for ~ in a name",
+            )
+        })?;
+        Ok(Derived { header: name.as_str().into(), pointer: tokens })
+    };
+    let mut derived = derive.0.iter().map(one).collect::<Result<Vec<_>, _>>()?;
+    // TOML parsers do not keep the order of keys: in both formats the same one.
+    derived.sort_by(|a, b| a.header.cmp(&b.header));
+    Ok(derived)
 }
 
 fn build_slot(name: Box<str>, index: usize, rules: &[CompiledRule], words: usize) -> Slot {
@@ -208,26 +286,24 @@ struct Catalogue {
 }
 
 impl Catalogue {
-    fn action(
-        &mut self,
-        place: &Place<'_>,
-        to: &Names,
-        drop: bool,
-        set: &Entries<String>,
-        remove: &Names,
-    ) -> Result<Action, Error> {
-        let mut action = Action { drop, destinations: [0; DESTINATION_WORDS] };
-        let transforms = !set.0.is_empty() || !remove.0.is_empty();
-        if drop && (transforms || !to.0.is_empty()) {
+    fn action(&mut self, place: &Place<'_>, does: Does<'_>) -> Result<Action, Error> {
+        let Does { to, drop, dead_letter, .. } = does;
+        let mut action = Action { drop, dead_letter, destinations: [0; DESTINATION_WORDS] };
+        let transform = transform(place, does)?;
+        if action.ends() && (drop && dead_letter || !transform.is_identity() || !to.0.is_empty()) {
+            let key = if drop { "drop" } else { "dead-letter" };
+            let what = if drop { "drops the record" } else { "sends the record to the dead letters" };
             return Err(place.invalid(
-                "it drops the record, and yet says what to do with it",
-                "remove drop = true, or remove to, set and remove",
+                format!("it {what}, and yet says what else to do with it"),
+                format!("remove {key} = true, or everything else but when and sample"),
             ));
         }
-        if !drop && to.0.is_empty() {
-            return Err(place.invalid("it names no destination", "add to = [\"a-stream\"], or drop = true"));
+        if !action.ends() && to.0.is_empty() {
+            return Err(place.invalid(
+                "it names no destination",
+                "add to = [\"a-stream\"], or drop = true, or dead-letter = true",
+            ));
         }
-        let transform = transform(place, set, remove)?;
         for (i, stream) in to.0.iter().enumerate() {
             check_stream(place, stream)?;
             if to.0[..i].contains(stream) {
@@ -291,15 +367,16 @@ impl Catalogue {
         }
         Err(place.invalid(
             format!(
-                "it and the rule on line {} may match the same record and would put it on stream {:?} with different headers",
+                "it and the rule on line {} may match the same record and would put it on stream {:?} in different forms",
                 earlier.line, &*conflict.stream
             ),
-            "give both the same set and remove, make their conditions exclude each other, or use mode = \"first-match\"",
+            "give both the same set, remove, rename and payload, make their conditions exclude each other, or use mode = \"first-match\"",
         ))
     }
 }
 
-fn transform(place: &Place<'_>, set: &Entries<String>, remove: &Names) -> Result<Transform, Error> {
+fn transform(place: &Place<'_>, does: Does<'_>) -> Result<Transform, Error> {
+    let Does { set, remove, rename, .. } = does;
     for (name, value) in &set.0 {
         check_header(place, "set", name, value)?;
     }
@@ -315,13 +392,43 @@ fn transform(place: &Place<'_>, set: &Entries<String>, remove: &Names) -> Result
             return Err(place.invalid(format!("header {name:?} is removed twice"), "name it once"));
         }
     }
+    for (i, (from, to)) in rename.0.iter().enumerate() {
+        for name in [from, to] {
+            check_header(place, "rename", name, "")?;
+            if set.0.iter().any(|(n, _)| n == name) || remove.0.contains(name) {
+                return Err(place.invalid(
+                    format!("header {name:?} is renamed or renamed to, and set or removed as well"),
+                    "keep one of them: a renamed header replaces one that has its new name",
+                ));
+            }
+        }
+        if from == to {
+            return Err(place.invalid(
+                format!("header {from:?} is renamed to the name that it has"),
+                "remove that, or correct one of the names",
+            ));
+        }
+        if rename.0[..i].iter().any(|(_, other)| other == to) {
+            return Err(
+                place.invalid(format!("two headers are renamed to {to:?}"), "give each a name of its own")
+            );
+        }
+    }
+    let payload = does
+        .payload
+        .map(|fields| Payload::compile(&fields.keep.0, &fields.drop.0, &fields.rename.0))
+        .transpose()
+        .map_err(|(reason, remedy)| place.invalid(format!("payload: {reason}"), remedy))?;
     // Sorted, so that the order in which headers are written down makes no difference between rules.
-    let mut set: Vec<(ByteString, ByteString)> =
-        set.0.iter().map(|(n, v)| (n.as_str().into(), v.as_str().into())).collect();
-    set.sort();
+    let sorted = |entries: &Entries<String>| {
+        let mut pairs: Vec<(ByteString, ByteString)> =
+            entries.0.iter().map(|(a, b)| (a.as_str().into(), b.as_str().into())).collect();
+        pairs.sort();
+        pairs
+    };
     let mut remove: Vec<ByteString> = remove.0.iter().map(|n| n.as_str().into()).collect();
     remove.sort();
-    Ok(Transform { set, remove })
+    Ok(Transform { set: sorted(set), remove, rename: sorted(rename), payload: payload.map(Arc::new) })
 }
 
 fn check_header(place: &Place<'_>, key: &str, name: &str, value: &str) -> Result<(), Error> {

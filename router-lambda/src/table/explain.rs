@@ -2,15 +2,16 @@
 
 use std::fmt;
 
+use bytestring::ByteString;
 use headworks_record::Headers;
 use serde::Serialize;
 
 use super::RouteTable;
-use super::route::route;
+use super::route::{place_of, route};
 use super::schema::Mode;
 
 /// Which rules were tried on a record, which matched, and why.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Explanation {
     /// The table's mode.
     pub mode: Mode,
@@ -20,12 +21,15 @@ pub struct Explanation {
     pub default: bool,
     /// Whether the record goes nowhere.
     pub dropped: bool,
+    /// What sends the record to the dead letters, if something does: a rule, or the default.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub dead_letter: Option<String>,
     /// Where the record goes.
     pub destinations: Vec<Place>,
 }
 
 /// One rule.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Step {
     /// Its number, from 1.
     pub rule: usize,
@@ -35,8 +39,22 @@ pub struct Step {
     pub line: usize,
     /// Whether it matched.
     pub verdict: Verdict,
-    /// Its conditions; none means that it matches every record.
+    /// Its conditions; none means that it matches every record of its sample.
     pub conditions: Vec<Condition>,
+    /// The share of the records that it is for; `None` means all.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub sample: Option<Sample>,
+}
+
+/// A share of all records, by identity.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Sample {
+    /// The share, from 0 to 1.
+    pub share: f64,
+    /// Where the record lies, from 0 to 1; `None` if it has no creation context.
+    pub place: Option<f64>,
+    /// Whether the record is in the share.
+    pub holds: bool,
 }
 
 /// Whether a rule matched.
@@ -74,6 +92,26 @@ pub struct Place {
     pub set: Vec<(String, String)>,
     /// Headers that are removed on the way.
     pub remove: Vec<String>,
+    /// Headers that are renamed on the way.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub rename: Vec<(String, String)>,
+    /// How the payload is changed on the way.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub payload: Option<Fields>,
+}
+
+/// Changes to a payload; fields by JSON pointer.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Fields {
+    /// The only fields that stay, if there are any.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub keep: Vec<String>,
+    /// Fields that go.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub drop: Vec<String>,
+    /// Fields with their new names.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub rename: Vec<(String, String)>,
 }
 
 /// Explains what [`route`] does with these headers.
@@ -96,16 +134,25 @@ pub fn explain(headers: &Headers, table: &RouteTable) -> Explanation {
                     holds: predicate.holds(values[*slot]),
                 })
                 .collect();
+            let sample = rule.sample.map(|sample| {
+                let place = headers.creation().map(place_of);
+                Sample {
+                    share: sample.share,
+                    place: place.map(|place| place as f64 / 2f64.powi(64)),
+                    holds: place.is_some_and(|place| place < sample.below),
+                }
+            });
+            let sampled = sample.as_ref().is_none_or(|sample| sample.holds);
             let verdict = if settled {
                 Verdict::NotTried
-            } else if conditions.iter().all(|condition| condition.holds) {
+            } else if sampled && conditions.iter().all(|condition| condition.holds) {
                 matched = true;
-                settled = rule.action.drop || table.mode == Mode::FirstMatch;
+                settled = rule.action.ends() || table.mode == Mode::FirstMatch;
                 Verdict::Matched
             } else {
                 Verdict::NotMatched
             };
-            Step { rule: i + 1, name: rule.name.clone(), line: rule.line, verdict, conditions }
+            Step { rule: i + 1, name: rule.name.clone(), line: rule.line, verdict, conditions, sample }
         })
         .collect();
     let destinations = route(headers, table);
@@ -113,13 +160,26 @@ pub fn explain(headers: &Headers, table: &RouteTable) -> Explanation {
         mode: table.mode,
         rules,
         default: !matched,
-        dropped: destinations.is_empty(),
+        dropped: destinations.is_dropped(),
+        dead_letter: destinations.dead_letter(),
         destinations: destinations
             .iter()
-            .map(|destination| Place {
-                stream: destination.stream.to_string(),
-                set: destination.transform.set.iter().map(|(n, v)| (n.to_string(), v.to_string())).collect(),
-                remove: destination.transform.remove.iter().map(ToString::to_string).collect(),
+            .map(|destination| {
+                let transform = &destination.transform;
+                let pairs = |pairs: &[(ByteString, ByteString)]| -> Vec<(String, String)> {
+                    pairs.iter().map(|(a, b)| (a.to_string(), b.to_string())).collect()
+                };
+                Place {
+                    stream: destination.stream.to_string(),
+                    set: pairs(&transform.set),
+                    remove: transform.remove.iter().map(ToString::to_string).collect(),
+                    rename: pairs(&transform.rename),
+                    payload: transform.payload.as_ref().map(|payload| Fields {
+                        keep: payload.keep.clone(),
+                        drop: payload.drop.clone(),
+                        rename: payload.rename.clone(),
+                    }),
+                }
             })
             .collect(),
     }
@@ -141,7 +201,15 @@ impl fmt::Display for Explanation {
             if step.verdict == Verdict::NotTried {
                 continue;
             }
-            if step.conditions.is_empty() {
+            if let Some(sample) = &step.sample {
+                let mark = if sample.holds { "yes" } else { "no " };
+                write!(f, "    {mark} in the share of {} by identity; ", sample.share)?;
+                match sample.place {
+                    Some(place) => writeln!(f, "it lies at {place:.6}")?,
+                    None => writeln!(f, "it has no creation context")?,
+                }
+            }
+            if step.conditions.is_empty() && step.sample.is_none() {
                 writeln!(f, "    it has no conditions")?;
             }
             for condition in &step.conditions {
@@ -159,6 +227,12 @@ impl fmt::Display for Explanation {
         if self.dropped {
             return f.write_str("dropped");
         }
+        if let Some(by) = &self.dead_letter {
+            write!(f, "to the dead letters, by {by}")?;
+            if !self.destinations.is_empty() {
+                writeln!(f)?;
+            }
+        }
         for (i, place) in self.destinations.iter().enumerate() {
             if i > 0 {
                 writeln!(f)?;
@@ -169,6 +243,19 @@ impl fmt::Display for Explanation {
             }
             for name in &place.remove {
                 write!(f, ", remove {name}")?;
+            }
+            for (from, to) in &place.rename {
+                write!(f, ", rename {from} to {to}")?;
+            }
+            if let Some(Fields { keep, drop, rename }) = &place.payload {
+                for (what, fields) in [("keep", keep), ("drop", drop)] {
+                    if !fields.is_empty() {
+                        write!(f, ", of the payload {what} {}", fields.join(" "))?;
+                    }
+                }
+                for (from, to) in rename {
+                    write!(f, ", of the payload rename {from} to {to:?}")?;
+                }
             }
         }
         Ok(())

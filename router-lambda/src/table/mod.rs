@@ -5,6 +5,9 @@
 //! ```toml
 //! mode = "first-match"            # or "all-matches"; "first-match" if absent
 //!
+//! [derive]                        # optional: headers that a JSON payload tells where the producer set none
+//! type = "/event/type"            # a JSON pointer (RFC 6901)
+//!
 //! [[rules]]
 //! name = "orders"                 # optional, for explanations
 //! when.type.glob = "order.*"      # header conditions; all must hold
@@ -12,10 +15,21 @@
 //! to = ["orders"]                 # one stream or several
 //! set.team = "fulfilment"         # optional: headers set and removed on the way
 //! remove = ["debug"]
+//! rename.src = "source"           # old name = new name
+//! payload.drop = ["/card/number"] # of a JSON object: fields to keep or to drop, and to rename
+//! payload.rename."/usr" = "user"
 //!
 //! [[rules]]
 //! when.type = "heartbeat"         # a plain string means equals
 //! drop = true
+//!
+//! [[rules]]
+//! when.type.prefix = "test."
+//! dead-letter = true              # kept with the dead letters
+//!
+//! [[rules]]
+//! sample = 0.01                   # one record in a hundred, chosen by identity
+//! to = "canary"
 //!
 //! [default]                       # required: nothing is dropped by omission
 //! to = "default"
@@ -25,35 +39,51 @@
 //! Several of them on one header must all hold. `not` also holds where the header is absent; add
 //! `exists = true` if it must be there.
 //!
-//! With `all-matches` every matching rule adds its destinations, in order, until a matching rule drops:
-//! that ends the walk, what earlier rules added stays. Destinations are a set, so two rules that could
-//! send one record to one stream with different headers are refused.
+//! A sample is chosen by the record's identity: a record that comes again is in the same, and a share of 0.1 is
+//! part of any share of 0.5. With `first-match`, rules with 0.1 and 0.5 in a row thus get 10 % and 40 %.
+//!
+//! Derived headers are set on the record and travel with it. What is no string, number or truth value is not
+//! derived. A payload that a rule is to change and that is no JSON object is a dead letter for that
+//! destination: to pass it on unchanged might show what the rule takes away. What is not changed keeps its
+//! bytes, a large number all its digits.
+//!
+//! With `all-matches` every matching rule adds its destinations, in order, until a matching rule drops or
+//! sends to the dead letters: that ends the walk, what earlier rules added stays. Destinations are a set, so two rules that could
+//! send one record to one stream in different forms are refused.
 
 mod compile;
 mod condition;
+mod editor;
 mod error;
 mod explain;
 mod glob;
+mod json;
 mod route;
 mod schema;
 mod source;
+pub mod transform;
 
 use bytestring::ByteString;
-use headworks_record::{Headers, headers};
 
 pub use compile::{MAX_DESTINATIONS, MAX_HEADER_NAMES, MAX_RULES, MAX_STREAM_NAME};
+pub use editor::json_schema;
 pub use error::Error;
-pub use explain::{Condition, Explanation, Place, Step, Verdict, explain};
-pub use route::{Destinations, route, route_member, route_pairs};
+pub use explain::{Condition, Explanation, Fields, Place, Sample, Step, Verdict, explain};
+pub use route::{Destinations, route};
 pub use schema::Mode;
+pub use transform::Transform;
 
 /// A compiled route table. Immutable: a reload makes a new one.
 #[derive(Debug)]
 pub struct RouteTable {
+    fingerprint: String,
     mode: Mode,
+    derive: Vec<compile::Derived>,
     rules: Vec<compile::CompiledRule>,
     default: compile::Action,
     slots: Vec<compile::Slot>,
+    /// Rules that are for a share of the records, by the end of the share.
+    samples: Vec<(u64, compile::Mask)>,
     /// Words in a mask over the rules.
     words: usize,
     destinations: Vec<Destination>,
@@ -64,6 +94,11 @@ impl RouteTable {
     /// Every stream that the table names, in order of first mention.
     pub fn streams(&self) -> &[ByteString] {
         &self.streams
+    }
+
+    /// What tells the table's text from any other.
+    pub fn fingerprint(&self) -> &str {
+        &self.fingerprint
     }
 
     /// How many rules it has, the default not counted.
@@ -82,44 +117,24 @@ impl RouteTable {
         rule.and_then(|rule| rule.name.clone()).unwrap_or_else(|| number.to_string())
     }
 
+    /// Whether some rule, or the default, sends records to the dead letters.
+    pub fn uses_dead_letters(&self) -> bool {
+        self.default.dead_letter || self.rules.iter().any(|rule| rule.action.dead_letter)
+    }
+
     /// How many of the matching rules apply.
     pub fn mode(&self) -> Mode {
         self.mode
     }
 }
 
-/// A stream, and what happens to a record's headers on the way there.
+/// A stream, and what happens to a record on the way there.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Destination {
     /// The stream's name.
     pub stream: ByteString,
     /// The stream's place in [`RouteTable::streams`].
     pub stream_index: usize,
-    /// Header changes.
+    /// Changes to headers and payload.
     pub transform: Transform,
-}
-
-/// Header changes.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Transform {
-    set: Vec<(ByteString, ByteString)>,
-    remove: Vec<ByteString>,
-}
-
-impl Transform {
-    /// Whether headers stay as they are.
-    pub fn is_identity(&self) -> bool {
-        self.set.is_empty() && self.remove.is_empty()
-    }
-
-    /// Changes the headers; refused if the record would then exceed the limits of headers.
-    pub fn apply(&self, headers: &mut Headers) -> Result<(), headers::Error> {
-        for name in &self.remove {
-            headers.remove(name);
-        }
-        for (name, value) in &self.set {
-            headers.set(name.clone(), value.clone())?;
-        }
-        Ok(())
-    }
 }

@@ -4,7 +4,7 @@ use std::fmt;
 use std::marker::PhantomData;
 
 use serde::de::value::MapAccessDeserializer;
-use serde::de::{Deserialize, Deserializer, Error, MapAccess, SeqAccess, Visitor};
+use serde::de::{Deserialize, Deserializer, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
 
 /// How many of the matching rules apply.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Deserialize, serde::Serialize)]
@@ -18,12 +18,19 @@ pub enum Mode {
     AllMatches,
 }
 
-/// The whole file. `R` is [`Rule`], or a rule with its place where the format can tell it.
+/// The whole file. `R` is [`Rule`], or a rule with its place where the format can tell it; likewise `D`
+/// ([`Fallback`]) and `E` (the derived headers).
 #[derive(Debug, serde::Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
-pub(super) struct Document<R, D> {
+pub(super) struct Document<R, D, E> {
+    /// Where editors find the schema. It means nothing here.
+    #[serde(default, rename = "$schema")]
+    pub(super) _schema: Option<IgnoredAny>,
     #[serde(default)]
     pub(super) mode: Mode,
+    /// Header name to JSON pointer into the payload.
+    #[serde(default = "none")]
+    pub(super) derive: Option<E>,
     #[serde(default = "Vec::new")]
     pub(super) rules: Vec<R>,
     #[serde(default = "none")]
@@ -43,18 +50,28 @@ pub(super) struct Rule {
     /// Header name to condition; all must hold.
     #[serde(default)]
     pub(super) when: Entries<Condition>,
+    /// The share of the records, by identity, that it matches.
+    pub(super) sample: Option<f64>,
     /// Destination streams.
     #[serde(default)]
     pub(super) to: Names,
     /// The record goes nowhere, on purpose.
     #[serde(default)]
     pub(super) drop: bool,
+    /// The record goes to the dead letters, on purpose.
+    #[serde(default)]
+    pub(super) dead_letter: bool,
     /// Headers to set on the way.
     #[serde(default)]
     pub(super) set: Entries<String>,
     /// Headers to remove on the way.
     #[serde(default)]
     pub(super) remove: Names,
+    /// Headers to rename on the way: old name to new name.
+    #[serde(default)]
+    pub(super) rename: Entries<String>,
+    /// Changes to the payload on the way.
+    pub(super) payload: Option<Fields>,
 }
 
 /// Where records go that no rule matches.
@@ -66,9 +83,57 @@ pub(super) struct Fallback {
     #[serde(default)]
     pub(super) drop: bool,
     #[serde(default)]
+    pub(super) dead_letter: bool,
+    #[serde(default)]
     pub(super) set: Entries<String>,
     #[serde(default)]
     pub(super) remove: Names,
+    #[serde(default)]
+    pub(super) rename: Entries<String>,
+    pub(super) payload: Option<Fields>,
+}
+
+/// Changes to a payload that is a JSON object. Fields are named by JSON pointers.
+#[derive(Debug, serde::Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub(super) struct Fields {
+    /// The only fields that stay.
+    #[serde(default)]
+    pub(super) keep: Names,
+    /// Fields that go.
+    #[serde(default)]
+    pub(super) drop: Names,
+    /// Pointer to new name, within the same object.
+    #[serde(default)]
+    pub(super) rename: Entries<String>,
+}
+
+/// What a rule or the default does with a record.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Does<'a> {
+    pub(super) to: &'a Names,
+    pub(super) drop: bool,
+    pub(super) dead_letter: bool,
+    pub(super) set: &'a Entries<String>,
+    pub(super) remove: &'a Names,
+    pub(super) rename: &'a Entries<String>,
+    pub(super) payload: Option<&'a Fields>,
+}
+
+impl Rule {
+    pub(super) fn does(&self) -> Does<'_> {
+        let Self { to, drop, dead_letter, set, remove, rename, payload, .. } = self;
+        let (drop, dead_letter, payload) = (*drop, *dead_letter, payload.as_ref());
+        Does { to, drop, dead_letter, set, remove, rename, payload }
+    }
+}
+
+impl Fallback {
+    pub(super) fn does(&self) -> Does<'_> {
+        let Self { to, drop, dead_letter, set, remove, rename, payload } = self;
+        let (drop, dead_letter, payload) = (*drop, *dead_letter, payload.as_ref());
+        Does { to, drop, dead_letter, set, remove, rename, payload }
+    }
 }
 
 /// What a header's value must be. Everything that is given must hold. A plain string means `equals`.
@@ -167,7 +232,7 @@ impl<'de, V: Deserialize<'de>> Deserialize<'de> for Entries<V> {
             type Value = Entries<V>;
 
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a table from header names to values")
+                f.write_str("a table from names to values")
             }
 
             fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Entries<V>, A::Error> {
@@ -175,7 +240,7 @@ impl<'de, V: Deserialize<'de>> Deserialize<'de> for Entries<V> {
                 while let Some((name, value)) = map.next_entry::<String, V>()? {
                     if entries.iter().any(|(n, _)| *n == name) {
                         return Err(A::Error::custom(format_args!(
-                            "the header {name:?} stands here twice; keep one of them"
+                            "{name:?} stands here twice; keep one of them"
                         )));
                     }
                     entries.push((name, value));

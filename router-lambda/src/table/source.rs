@@ -2,11 +2,12 @@
 
 use std::path::Path;
 
+use headworks_record::Creation;
 use toml::Spanned;
 
 use super::compile::{Draft, Placed};
 use super::error::Error;
-use super::schema::{Document, Fallback, Rule};
+use super::schema::{Document, Entries, Fallback, Rule};
 use super::{RouteTable, compile};
 
 impl RouteTable {
@@ -36,17 +37,22 @@ impl RouteTable {
     }
 
     fn named_toml(text: &str, file: String) -> Result<Self, Error> {
-        let document: Document<Spanned<Rule>, Spanned<Fallback>> = match toml::from_str(text) {
-            Ok(document) => document,
-            Err(error) => {
-                let (line, column) = position(text, error.span().map_or(0, |span| span.start));
-                return Err(Error::Syntax { file, line, column, reason: error.message().to_owned() });
-            }
-        };
+        let document: Document<Spanned<Rule>, Spanned<Fallback>, Spanned<Entries<String>>> =
+            match toml::from_str(text) {
+                Ok(document) => document,
+                Err(error) => {
+                    let (line, column) = position(text, error.span().map_or(0, |span| span.start));
+                    return Err(Error::Syntax { file, line, column, reason: error.message().to_owned() });
+                }
+            };
         let line = |offset| position(text, offset).0;
         compile::compile(Draft {
             file,
+            fingerprint: fingerprint(text),
             mode: document.mode,
+            derive: document
+                .derive
+                .map(|derive| Placed { line: line(derive.span().start), item: derive.into_inner() }),
             rules: document
                 .rules
                 .into_iter()
@@ -59,7 +65,7 @@ impl RouteTable {
     }
 
     fn named_json(text: &str, file: String) -> Result<Self, Error> {
-        let document: Document<Rule, Fallback> = match serde_json::from_str(text) {
+        let document: Document<Rule, Fallback, Entries<String>> = match serde_json::from_str(text) {
             Ok(document) => document,
             Err(error) => {
                 let (line, column) = (error.line().max(1), error.column().max(1));
@@ -73,7 +79,11 @@ impl RouteTable {
         let offsets = json_offsets(text, "rules");
         compile::compile(Draft {
             file,
+            fingerprint: fingerprint(text),
             mode: document.mode,
+            derive: document
+                .derive
+                .map(|item| Placed { line: line(json_offsets(text, "derive").first()), item }),
             rules: document
                 .rules
                 .into_iter()
@@ -85,6 +95,11 @@ impl RouteTable {
                 .map(|item| Placed { line: line(json_offsets(text, "default").first()), item }),
         })
     }
+}
+
+/// A cryptographic hash of the text.
+fn fingerprint(text: &str) -> String {
+    Creation::derive(&[text.as_bytes()], 0).trace_id.to_string()
 }
 
 const UNNAMED: &str = "the route table";

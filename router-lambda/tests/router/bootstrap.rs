@@ -185,6 +185,44 @@ async fn a_missing_destination_blocks_only_without_a_bucket() {
     stack.shutdown().await.unwrap();
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_progress_table_spares_destinations_what_they_have() {
+    let stack = headworks_local::start().await.unwrap();
+    create(&stack, &["clicks"]).await;
+    crate::progress::create_table(&stack.dynamodb()).await;
+    let event = event(&aggregate(&[record("k", "click", "a"), record("k", "order.placed", "b")]));
+    let dynamodb = stack.dynamodb_endpoint();
+    // The stream of orders is missing, and there is no bucket: the shard waits. With every attempt in a
+    // new process, only the table knows what was done. A missing table costs repeats and nothing else.
+    for (table, clicks) in [("progress", 1), ("missing", 4)] {
+        for _ in 0..3 {
+            let vars = [("HEADWORKS_PROGRESS_TABLE", table), ("AWS_ENDPOINT_URL_DYNAMODB", &dynamodb)];
+            let function = program(&stack, &vars);
+            let got = timeout(PATIENCE, function.invoke(event.clone())).await.unwrap().unwrap();
+            assert_eq!(got, r#"{"batchItemFailures":[{"itemIdentifier":"7"}]}"#);
+            function.shutdown().await;
+        }
+        assert_eq!(read(&stack, "clicks").await.len(), clicks, "{table}");
+    }
+    stack.shutdown().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_table_with_dead_letters_wants_a_bucket() {
+    let directory = tempfile::tempdir().unwrap();
+    let table = directory.path().join("routes.toml");
+    std::fs::write(&table, "[default]\ndead-letter = true\n").unwrap();
+    let mut command = bare();
+    in_lambda(&mut command, "127.0.0.1:9");
+    let output = command.env("HEADWORKS_ROUTES", &table).output().await.unwrap();
+    let text = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    assert!(
+        text.contains("dead-letters-not-configured: ") && text.contains("HEADWORKS_DEAD_LETTER_BUCKET"),
+        "{text}"
+    );
+}
+
 /// A Lambda event with one Kinesis record, sequence number 7.
 fn event(data: &[u8]) -> Bytes {
     use base64::Engine as _;

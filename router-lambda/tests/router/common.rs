@@ -137,8 +137,17 @@ pub(crate) struct World {
 
 impl World {
     pub(crate) fn new(streams: Streams, letters: Letters, shards: Shards) -> (Self, Router) {
+        Self::with_routes(ROUTES, streams, letters, shards)
+    }
+
+    pub(crate) fn with_routes(
+        routes: &str,
+        streams: Streams,
+        letters: Letters,
+        shards: Shards,
+    ) -> (Self, Router) {
         let world = Self { streams: Arc::new(streams), letters: Arc::new(letters), shards: Arc::new(shards) };
-        let table = Arc::new(RouteTable::from_toml(ROUTES).unwrap());
+        let table = Arc::new(RouteTable::from_toml(routes).unwrap());
         let router = Router::new(table, world.streams.clone(), world.letters.clone(), world.shards.clone());
         (world, router)
     }

@@ -294,3 +294,45 @@ async fn spans_tell_a_records_journey_and_never_miss_an_error() {
     assert_eq!(links, [record("k", "order", "bad").headers.creation().unwrap().trace_id.0]);
     assert_eq!(spans[4].links.len(), 2);
 }
+
+#[tokio::test]
+async fn rules_see_derived_headers_change_payloads_and_bury() {
+    let routes = r#"
+        [derive]
+        type = "/type"
+        [[rules]]
+        when.type = "card"
+        to = "cards"
+        payload.drop = "/number"
+        [[rules]]
+        name = "tests"
+        when.type = "test"
+        dead-letter = true
+        [default]
+        to = "default"
+    "#;
+    let streams = Streams::new(|_, _| Ok(()));
+    let (world, router) = World::with_routes(routes, streams, Letters::default(), Shards::default());
+    let card = r#"{"type":"card","number":4111,"sum":1.10}"#;
+    let event = labelled(vec![
+        ("k".to_owned(), card.into()),
+        ("k".to_owned(), r#"{"type":"test"}"#.into()),
+        (format!("hw/{SHARD}/0"), aggregate(&[record("k", "card", "4111"), record("k", "other", card)])),
+    ]);
+    let report = router.handle(&event, &invocation()).await.unwrap();
+    assert_eq!((report.failed, report.counts.dead_letters, report.counts.dropped), (None, 2, 0));
+    let cards = world.streams.records("cards");
+    assert_eq!(world.streams.data("cards"), [r#"{"type":"card","sum":1.10}"#]);
+    assert_eq!(cards[0].headers.get("type"), Some("card"));
+    assert_eq!(
+        world.streams.data("default"),
+        [card],
+        "the producer's header decides, the payload is untouched"
+    );
+    let letters = world.letters.written.lock().unwrap();
+    let reasons: Vec<_> =
+        letters.iter().map(|l| (&*l.reasons[0].code, l.reasons[0].destination.as_deref())).collect();
+    assert_eq!(reasons, [("dead-letter-by-rule", None), ("payload-not-an-object", Some("cards"))]);
+    assert!(letters[0].reasons[0].message.starts_with("rule 2 \"tests\""), "{:?}", letters[0].reasons);
+    assert_eq!(letters[1].data, "4111");
+}

@@ -8,4 +8,6 @@ mod common;
 #[cfg(test)]
 mod handler;
 #[cfg(test)]
+mod progress;
+#[cfg(test)]
 mod table;

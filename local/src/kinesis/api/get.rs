@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::super::codec::{Blob, Timestamp};
+use super::super::engine::rate_exceeded;
 use super::super::reader::ShardReader;
 use super::super::validate::Check;
 use super::super::{Engine, Error, ReadLimits, Record, SequenceNumber, StartPosition, iterator};
@@ -159,7 +160,15 @@ pub(crate) fn get_records(engine: &Engine, request: GetRecordsRequest) -> Result
         )));
     }
     let limits = ReadLimits { records: usize::try_from(limit).unwrap_or(defaults.records), ..defaults };
+    if let Some(rate) = engine.settings().read_limits
+        && !reader.shard.admit_read(rate, engine.now_ms())
+    {
+        return Err(rate_exceeded(&reader.shard_id(), &reader.stream));
+    }
     let batch = reader.read(position, limits)?;
+    if engine.settings().read_limits.is_some() {
+        reader.shard.charge_read(batch.records.iter().map(Record::size).sum());
+    }
     let child_shards = batch.end.map(|children| children.iter().map(ChildShardOut::from).collect());
     let next_shard_iterator = match child_shards {
         // Nothing comes after the end of a closed shard.

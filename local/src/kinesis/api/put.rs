@@ -80,7 +80,7 @@ enum ItemAnswer {
     #[serde(rename_all = "PascalCase")]
     Stored { sequence_number: SequenceNumber, shard_id: String },
     #[serde(rename_all = "PascalCase")]
-    Failed { error_code: &'static str, error_message: String },
+    Failed { error_code: String, error_message: String },
 }
 
 pub(crate) fn put_records(engine: &Engine, request: PutRecordsRequest) -> Result<PutRecordsAnswer, Error> {
@@ -118,7 +118,9 @@ impl From<Result<Put, Error>> for ItemAnswer {
     fn from(answer: Result<Put, Error>) -> Self {
         match answer {
             Ok(put) => Self::Stored { sequence_number: put.sequence, shard_id: put.shard_id() },
-            Err(error) => Self::Failed { error_code: error.exception(), error_message: error.to_string() },
+            Err(error) => {
+                Self::Failed { error_code: error.exception().to_owned(), error_message: error.to_string() }
+            }
         }
     }
 }

@@ -63,7 +63,8 @@ pub(crate) fn subscribe(
     // Before the claim: a refused request must not end the subscription that runs.
     let position = reader.position(start.parse(&reader)?)?;
     let (reader, claim) = engine.claim(stream, consumer, &shard_id)?;
-    Ok(Subscription { reader, claim, position, codec, settings: engine.settings().clone(), shutdown })
+    let (settings, faults) = (engine.settings().clone(), engine.faults().clone());
+    Ok(Subscription { reader, claim, position, codec, settings, shutdown, faults })
 }
 
 /// The payload of one event.

@@ -1,0 +1,140 @@
+//! Counts in Prometheus' text format.
+//!
+//! Names are those of [`headworks_telemetry::names::metric`], or follow them, in the form that
+//! OpenTelemetry's own translation gives them: `_` for `.`, the unit of bytes, `_total` after counters.
+
+use std::fmt::Write as _;
+
+use headworks_telemetry::names::{self, metric};
+use headworks_writer::Stats;
+
+use crate::shared::{Inbound, Shared};
+
+/// The format, as scrapers ask for it.
+pub(crate) const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
+
+/// Counter, `{call}`, by `headworks.door` and `error.type`: calls that ended.
+const CALLS: &str = "headworks.gateway.calls";
+/// The attribute of [`CALLS`]: put, put_stream or http.
+const DOOR: &str = "headworks.door";
+/// Gauge: whether the gateway takes no more records.
+const DRAINING: &str = "headworks.gateway.draining";
+/// Gauge, `By`: how much may wait.
+const QUEUE_LIMIT: &str = "headworks.queue.limit.bytes";
+
+/// What becomes of records that nobody knows to be stored, or not.
+const UNKNOWN: &str = "outcome-unknown";
+
+/// One value per stream.
+type OfStream = fn(&Inbound, &Stats) -> u64;
+
+const COUNTERS: [(&str, &str, OfStream); 9] = [
+    (metric::RECORDS_ACCEPTED, "Records that were taken.", |_, stats| stats.records),
+    (metric::RECORDS_ACKNOWLEDGED, "Records that Kinesis has.", |_, stats| stats.stored),
+    ("headworks.put.calls", "PutRecords calls made.", |_, stats| stats.calls),
+    ("headworks.put.aggregates", "Kinesis records put, retries included.", |_, stats| stats.entries),
+    ("headworks.put.bytes", "Bytes of those, partition keys included.", |_, stats| stats.entry_bytes),
+    (
+        "headworks.records.bytes",
+        "Bytes of keys, headers and data of stored records, once each.",
+        |_, stats| stats.user_bytes,
+    ),
+    ("headworks.put.refused", "Kinesis records that the service refused for the moment.", |_, stats| {
+        stats.entry_failures
+    }),
+    (
+        metric::AGGREGATES_MISPLACED,
+        "Aggregates put again because another shard answered than was predicted.",
+        |_, stats| stats.misplaced,
+    ),
+    ("headworks.shard_map.changes", "Fresh shard maps that replaced an old one.", |_, stats| {
+        stats.map_changes
+    }),
+];
+
+const GAUGES: [(&str, &str, OfStream); 2] = [
+    (metric::QUEUE_BYTES, "Bytes of records that are unanswered.", |inbound, _| {
+        inbound.writer.buffered_bytes() as u64
+    }),
+    (QUEUE_LIMIT, "Bytes of records that may be unanswered.", |inbound, _| {
+        inbound.writer.config().max_buffered_bytes as u64
+    }),
+];
+
+/// Everything, as of now.
+pub(crate) fn text(shared: &Shared) -> String {
+    let mut page = Page::default();
+    let streams: Vec<(&Inbound, Stats)> =
+        shared.streams.iter().map(|inbound| (&**inbound, inbound.writer.stats())).collect();
+    for (counters, kind) in [(&COUNTERS[..], "counter"), (&GAUGES[..], "gauge")] {
+        for (name, help, value) in counters {
+            let name = page.family(name, kind, help);
+            for (inbound, stats) in &streams {
+                page.sample(
+                    &name,
+                    &[(names::MESSAGING_DESTINATION_NAME, &inbound.name)],
+                    value(inbound, stats),
+                );
+            }
+        }
+    }
+    let help = "Records that were answered with an error, by its code.";
+    let name = page.family(metric::RECORDS_FAILED, "counter", help);
+    let mut unknown = Vec::new();
+    for (inbound, _) in &streams {
+        let stream = (names::MESSAGING_DESTINATION_NAME, &*inbound.name);
+        let mut failures = inbound.failures.read();
+        unknown.push((stream, failures.remove(UNKNOWN).unwrap_or_default()));
+        for (code, count) in failures {
+            page.sample(&name, &[stream, (names::ERROR_TYPE, &code)], count);
+        }
+    }
+    let help = "Records whose deadline passed while a put was in flight.";
+    let name = page.family(metric::RECORDS_OUTCOME_UNKNOWN, "counter", help);
+    for (stream, count) in unknown {
+        page.sample(&name, &[stream], count);
+    }
+    let name = page.family(
+        CALLS,
+        "counter",
+        "Calls that ended, by door and code; ok if they went well, cancelled if the client went away.",
+    );
+    let ended = &shared.ended;
+    for (door, tally) in [("put", &ended.put), ("put_stream", &ended.put_stream), ("http", &ended.http)] {
+        for (code, count) in tally.read() {
+            page.sample(&name, &[(DOOR, door), (names::ERROR_TYPE, &code)], count);
+        }
+    }
+    let name = page.family(DRAINING, "gauge", "1 if the gateway takes no more records.");
+    page.sample(&name, &[], shared.draining.is_cancelled().into());
+    page.0
+}
+
+/// The page as it is written.
+#[derive(Debug, Default)]
+struct Page(String);
+
+impl Page {
+    /// Begins a family and gives its name.
+    fn family(&mut self, name: &str, kind: &str, help: &str) -> String {
+        let mut name = translated(name);
+        if kind == "counter" {
+            name.push_str("_total");
+        }
+        // Writing to a text cannot fail.
+        let _ = write!(self.0, "# HELP {name} {help}\n# TYPE {name} {kind}\n");
+        name
+    }
+
+    /// Values are names of streams, doors and codes, whose letters need no escape.
+    fn sample(&mut self, name: &str, labels: &[(&str, &str)], value: u64) {
+        let labels: Vec<String> =
+            labels.iter().map(|(label, text)| format!("{}=\"{text}\"", translated(label))).collect();
+        let labels = if labels.is_empty() { String::new() } else { format!("{{{}}}", labels.join(",")) };
+        let _ = writeln!(self.0, "{name}{labels} {value}");
+    }
+}
+
+fn translated(name: &str) -> String {
+    name.replace('.', "_")
+}
