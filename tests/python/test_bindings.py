@@ -185,11 +185,76 @@ def test_exceptions_have_one_base_and_travel_between_processes():
     assert (str(copy), copy.code, copy.retryable, copy.outcome_unknown) == ("no gateway", "gateway-unreachable", True, False)
 
 
-def test_every_code_has_a_class():
+def classes():
+    """Code to class, as the binding chooses it."""
     body = (BINDING / "src" / "error.rs").read_text().split("fn class(", 1)[1].split("\n}\n", 1)[0]
-    # The literals are codes, which have lower case and hyphens, and classes, which have neither.
-    classes = {text for text in re.findall(r'"([^"]+)"', body) if text[0].isupper()}
-    assert classes == set(errors.__all__)
+    arms = re.findall(r'((?:"[a-z-]+"\s*\|?\s*)+)=>\s*\{?\s*"(\w+)"', body)
+    codes = [(code, name) for pattern, name in arms for code in re.findall(r'"([a-z-]+)"', pattern)]
+    assert len(codes) == len(dict(codes)), "a code is listed twice"
+    # Nothing of the function was overlooked.
+    literals = sorted(re.findall(r'"([^"]+)"', body))
+    assert sorted([code for code, _ in codes] + [name for _, name in arms] + ["HeadworksError"]) == literals
+    return dict(codes)
+
+
+def test_every_class_is_raised():
+    assert set(classes().values()) | {"HeadworksError"} == set(errors.__all__)
+
+
+# Sections of docs/errors/README.md whose codes a Python program never meets, and single codes of other sections.
+ELSEWHERE = {
+    "HTTP",
+    "Router: route table",
+    "Router: function and dead letters",
+    "Embedded stack: start and stop",
+    "Embedded stack: event source mapping and functions",
+    "Embedded stack: Kinesis",
+}
+NOT_IN_PYTHON = {
+    # The gateway does not start, or ends, with these.
+    "address-in-use",
+    "listen-exposed",
+    "listen-failed",
+    "serve-failed",
+    "stream-unreadable",
+    # A consumer in Python has no handler.
+    "handler-failed",
+    # The binding installs no subscriber, and an export that fails at exit is no exception.
+    "telemetry-already-installed",
+    "telemetry-flush-failed",
+}
+# Faults of Headworks itself: nothing that a caller could do about them has a class.
+FAULTS = {"internal", "consumer-internal", "telemetry-no-runtime"}
+
+
+def test_every_code_that_may_reach_python_has_a_class():
+    pages = (BINDING.parents[1] / "docs" / "errors" / "README.md").read_text().split("\n## Codes\n", 1)[1]
+    sections = {}
+    for section in re.split(r"^### ", pages, flags=re.MULTILINE)[1:]:
+        title, rest = section.split("\n", 1)
+        sections[title.strip()] = set(re.findall(r"^\| \[`([a-z0-9-]+)`\]", rest, re.MULTILINE))
+    assert all(sections.values()) and ELSEWHERE <= sections.keys(), sorted(sections)
+    reaching = set().union(*(codes for title, codes in sections.items() if title not in ELSEWHERE))
+    assert NOT_IN_PYTHON | FAULTS <= reaching, "not a code any more"
+    table, own = classes(), set(own_codes())
+    assert reaching - NOT_IN_PYTHON - FAULTS == table.keys() - own
+    # What the binding says itself, beyond the codes that have a page.
+    assert own <= table.keys() and not own & reaching
+
+
+def own_codes():
+    """The codes of the package's own that its README explains: each with class and retryable."""
+    rows = re.findall(r"^\| `([a-z-]+)` \| `(\w+)` \|.*\| (yes|no) \|$", (BINDING / "README.md").read_text(), re.MULTILINE)
+    return {code: (name, retryable == "yes") for code, name, retryable in rows}
+
+
+def test_the_readme_explains_the_codes_of_the_package():
+    source = (BINDING / "src" / "error.rs").read_text()
+    made = set(re.findall(r'Self::new\(\s*"([a-z-]+)"', source))
+    # The producer SDK has this one, too, and a page.
+    assert made - {"producer-closed"} == own_codes().keys()
+    assert {code: name for code, (name, _) in own_codes().items()}.items() <= classes().items()
+    assert [code for code, (_, retryable) in own_codes().items() if retryable] == ["runtime-not-started"]
 
 
 def test_the_stubs_name_what_there_is():
@@ -226,6 +291,14 @@ def test_the_stubs_name_what_there_is():
         (("app", "orders"), {"take_over_after": 0.5}, "take_over_after"),
         (("app", "orders"), {"checkpoint_interval": -1}, "zero or more"),
         (("app", "orders"), {"max_unacknowledged": 0}, "max_unacknowledged"),
+        (("app", "orders"), {"max_unacknowledged": -1}, "max_unacknowledged is -1; it takes a number from 0"),
+        (("app", "orders"), {"dedup_window": -1}, "dedup_window is -1; it takes seconds, zero or more"),
+        (("app", "orders"), {"dedup_window": 900.5}, 'dedup_window "900.5s" must be from 0ns to 900s'),
+        (("app", "orders"), {"dedup_max_identities": 0}, 'dedup_max_identities "0" must be from 1 to 100000000'),
+        (("app", "orders"), {"dedup_max_identities": 10**9}, "from 1 to 100000000"),
+        (("app", "orders"), {"dedup_max_identities": -1}, "dedup_max_identities is -1; it takes a number from 0"),
+        (("app", "orders"), {"dedup_max_identities": 10**30}, f"dedup_max_identities is {10**30}"),
+        (("app", "orders"), {"dedup_window": 10**400}, "dedup_window is 1000"),
         (("app", "orders"), {"undecodable": "skip"}, "deliver_raw"),
         (("app", "orders"), {"worker_table": "app"}, "of their own"),
     ],
@@ -241,6 +314,8 @@ def test_a_bad_consumer_is_refused_at_once(kind, arguments, keywords, text):
     [
         (lambda: headworks.Consumer("app", "orders", starts="LATEST"), "starts"),
         (lambda: headworks.Consumer("app", "orders", region=1), "region"),
+        (lambda: headworks.Consumer("app", "orders", dedup_window=datetime.timedelta(seconds=1)), "dedup_window"),
+        (lambda: headworks.Consumer("app", "orders", dedup_max_identities=1.5), "dedup_max_identities"),
         (lambda: headworks.Consumer("app"), "stream"),
         (lambda: headworks.Producer(time_out=1), "time_out"),
         (lambda: headworks.Producer(timeout="1"), "timeout"),
@@ -413,6 +488,43 @@ def test_start_now_and_at_a_time(gateway, stream, aws, run):
     with headworks.Consumer(f"{run}-then", stream, start=later - datetime.timedelta(milliseconds=1), **aws) as consumer:
         (record,) = collect(consumer, run, 1)
         assert record.key == f"{run}-new"
+
+
+@pytest.mark.parametrize(
+    ("options", "comes", "dropped", "forgotten"),
+    [
+        ({}, ["other", "last"], 1, False),
+        ({"dedup_window": 0}, ["other", "first", "last"], 0, False),
+        # With "other" remembered there is no room for "first".
+        ({"dedup_window": 60.0, "dedup_max_identities": 1}, ["other", "first", "last"], 0, True),
+    ],
+    ids=["by default", "off", "no room"],
+)
+def test_repeats_are_dropped(gateway, stream, aws, run, options, comes, dropped, forgotten):
+    began = datetime.datetime.now(UTC) - datetime.timedelta(milliseconds=1)
+    with (
+        headworks.Producer(gateway, stream) as producer,
+        headworks.Consumer(run, stream, start=began, **options, **aws) as consumer,
+    ):
+
+        def put(name):
+            producer.put(headworks.Record(f"{run}-{name}", b"", explicit_hash_key=0))
+
+        put("first")
+        (first,) = collect(consumer, run, 1)
+        before = consumer.status()
+        put("other")
+        producer.put(first)  # a delivered record keeps its identity
+        put("last")
+        assert [record.key for record in collect(consumer, run, len(comes))] == [f"{run}-{name}" for name in comes]
+        after = consumer.status()
+    assert after["repeats_dropped"] - before["repeats_dropped"] == dropped
+    assert (after["identities_forgotten"] > 0) == forgotten
+
+
+def test_a_consumer_that_has_not_started_has_counted_nothing():
+    consumer = headworks.Consumer("app", "orders", dedup_window=30.5, dedup_max_identities=5_000)
+    assert consumer.status() == {"phase": "new"}
 
 
 # Checkpoints.

@@ -159,6 +159,8 @@ fn status<'py>(py: Python<'py>, reading: &Reading) -> PyResult<Bound<'py, PyDict
     for (name, count) in [
         ("delivered", status.delivered),
         ("duplicates_skipped", status.duplicates_skipped),
+        ("repeats_dropped", status.repeats_dropped),
+        ("identities_forgotten", status.identities_forgotten),
         ("misplaced_skipped", status.misplaced_skipped),
         ("damaged", status.damaged),
         ("checkpoints", status.checkpoints),

@@ -12,8 +12,10 @@ pub(crate) struct Fault {
     outcome_unknown: bool,
 }
 
-/// The exception class of a code. Codes are stable (`docs/errors/`); one that is not listed, such as one of a
-/// newer gateway, is raised as the base class.
+/// The exception class of a code. Codes are stable (`docs/errors/`); one that is not listed is a fault of
+/// Headworks itself, or comes from a newer gateway, and is raised as the base class. The class says what a
+/// caller can do, which the gRPC status of a code does not: what a batch or a stream of puts breaks between
+/// producer and gateway has `INVALID_ARGUMENT`, but is no input of the caller's.
 fn class(code: &str) -> &'static str {
     match code {
         "key-empty"
@@ -29,34 +31,47 @@ fn class(code: &str) -> &'static str {
         | "identity-ambiguous"
         | "id-too-long"
         | "record-too-large"
+        | "batch-empty"
+        | "batch-too-many-records"
         | "batch-too-large"
+        | "message-too-large"
         | "config-invalid"
         | "consumer-config-invalid"
         | "telemetry-config-invalid"
         | "telemetry-exporter-invalid"
+        | "sampling-ratio-invalid"
         | "timeout-invalid"
         | "argument-invalid" => "InvalidInput",
         "stream-unknown" | "kinesis-not-found" => "NotFound",
         "creation-not-allowed"
         | "gateway-refused"
+        | "put-stream-protocol"
+        | "batch-number-repeated"
+        | "credit-exceeded"
         | "stream-refused"
         | "kinesis-refused"
-        | "lease-table-refused" => "Refused",
+        | "lease-table-refused"
+        | "lease-table-invalid"
+        | "worker-id-taken" => "Refused",
         "deadline-exceeded"
         | "gateway-draining"
         | "gateway-unreachable"
         | "writer-stopped"
+        | "shard-map-incomplete"
         | "consumer-not-active"
         | "kinesis-in-use"
         | "kinesis-iterator-expired"
         | "kinesis-unavailable"
-        | "lease-table-unavailable" => "Unavailable",
-        "writer-full" | "kinesis-throttled" => "Overloaded",
+        | "lease-table-unavailable"
+        | "lease-lost" => "Unavailable",
+        "writer-full" | "kinesis-throttled" | "runtime-not-started" => "Overloaded",
         "outcome-unknown" => "OutcomeUnknown",
-        "aggregate-index-out-of-range" | "aggregate-version-unsupported" | "aggregate-member-invalid" => {
-            "Undecodable"
-        }
-        "producer-closed" | "consumer-closed" => "Closed",
+        "aggregate-index-out-of-range"
+        | "aggregate-version-unsupported"
+        | "aggregate-member-invalid"
+        | "lease-item-invalid" => "Undecodable",
+        // Records are given back unacknowledged by closing the consumer, and in no other way.
+        "producer-closed" | "consumer-closed" | "records-unacknowledged" => "Closed",
         "used-after-fork" => "UsedAfterFork",
         _ => "HeadworksError",
     }

@@ -4,7 +4,7 @@ use std::time::{Duration, SystemTime};
 
 use aws_config::{BehaviorVersion, Region};
 use headworks_consumer::{Config, ConsumerId, Start, Undecodable};
-use pyo3::exceptions::PyTypeError;
+use pyo3::exceptions::{PyOverflowError, PyTypeError};
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyString};
 
@@ -100,6 +100,8 @@ impl Options {
             "call_timeout" => config.call_timeout = seconds(name, value)?,
             "max_unacknowledged" => config.max_unacknowledged = typed(name, value)?,
             "read_ahead_bytes" => config.read_ahead_bytes = typed(name, value)?,
+            "dedup_window" => config.dedup_window = seconds(name, value)?,
+            "dedup_max_identities" => config.dedup_max_identities = typed(name, value)?,
             "undecodable" => config.undecodable = undecodable(value)?,
             _ => {
                 return Err(PyTypeError::new_err(format!(
@@ -112,7 +114,7 @@ impl Options {
     }
 }
 
-const KNOWN: [&str; 18] = [
+const KNOWN: [&str; 20] = [
     "start",
     "endpoint_url",
     "kinesis_endpoint_url",
@@ -130,16 +132,28 @@ const KNOWN: [&str; 18] = [
     "call_timeout",
     "max_unacknowledged",
     "read_ahead_bytes",
+    "dedup_window",
+    "dedup_max_identities",
     "undecodable",
 ];
 
+/// An argument of the type that its option has. One of the right kind that the type cannot hold, such as a
+/// negative count, is bad input as one out of the option's bounds is.
 pub(crate) fn typed<'py, T>(name: &str, value: &Bound<'py, PyAny>) -> PyResult<T>
 where
     T: for<'a> FromPyObject<'a, 'py>,
 {
     value.extract().map_err(|error: <T as FromPyObject<'_, 'py>>::Error| {
-        let error: PyErr = error.into();
-        PyTypeError::new_err(format!("the argument {name}: {}", error.value(value.py())))
+        let (py, error): (_, PyErr) = (value.py(), error.into());
+        if error.is_instance_of::<PyOverflowError>(py) {
+            let shown =
+                value.repr().map_or_else(|_| "a very large number".to_owned(), |shown| shown.to_string());
+            let shown: String = shown.chars().take(100).collect();
+            let message =
+                format!("the argument {name} is {shown}; it takes a number from 0 to the option's limit");
+            return Fault::argument(message).into();
+        }
+        PyTypeError::new_err(format!("the argument {name}: {}", error.value(py)))
     })
 }
 

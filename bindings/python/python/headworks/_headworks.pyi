@@ -207,7 +207,7 @@ class ConsumerOptions(TypedDict, total=False):
     worker_table: str | None
     """The heartbeats' table. Default: the application's name and ``-workers``."""
     take_over_after: float | None
-    """After how long without a sign of life a worker's leases are taken over. Default 3; 1 to 300."""
+    """After how long without a sign of life a worker's leases are taken over. Default 2; 1 to 300."""
     checkpoint_interval: float | None
     """How long a checkpoint may wait to be written; closing writes at once. Default 1; 0 to 3,600."""
     drain_timeout: float | None
@@ -220,6 +220,12 @@ class ConsumerOptions(TypedDict, total=False):
     """Records of one shard that are delivered before acknowledgements are waited for. Default 10,000."""
     read_ahead_bytes: int | None
     """Bytes read ahead per shard. Default 8 MiB; 64 KiB to 1 GiB."""
+    dedup_window: float | None
+    """For how long a record's identity is remembered, in order to drop repeats, by arrival at the stream. 0 turns
+    it off. Default 60; 0 to 900."""
+    dedup_max_identities: int | None
+    """The most identities remembered per shard, at 70 to 140 bytes each; beyond them the oldest are forgotten
+    before their time, and their repeats delivered. Default 1,000,000; 1 to 100,000,000."""
     undecodable: Literal["stop", "deliver_raw"] | None
     """What happens with a Kinesis record that cannot be taken apart. Default: the consumer stops."""
 
@@ -257,7 +263,15 @@ class Consumer(Iterator[Delivered]):
         """
 
     def status(self) -> dict[str, Any]:
-        """Counters and states: ``phase``, ``caught_up``, ``delivered``, ``shards`` with ``millis_behind``…"""
+        """Counters and states; before the start only ``phase``, which is ``"new"``.
+
+        ``phase`` is new, starting, running, draining or stopped; ``caught_up`` whether every shard was read to its
+        newest record. Counted since the start: ``delivered``; ``repeats_dropped``, whose identity had come within
+        `dedup_window`; ``identities_forgotten`` before that was over, because of `dedup_max_identities`;
+        ``duplicates_skipped``, which were done before; ``misplaced_skipped``; ``damaged``; ``checkpoints``;
+        ``shards_expired``. ``leases_active`` and ``leases_unowned`` are those of all workers. ``shards`` has, for
+        each shard of this worker, ``delivered``, ``millis_behind`` and ``checkpoint``.
+        """
 
     def close(self, *, wait_for_acks: bool = False) -> None:
         """Stops reading, writes the checkpoints, gives the leases up and ends the iteration.

@@ -46,7 +46,8 @@ class NotFound(HeadworksError, LookupError):
 
 
 class Refused(HeadworksError):
-    """The gateway or the service refuses the call: credentials, permissions, or a request for good."""
+    """The gateway or the service refuses the call: credentials, permissions, a request for good, a table or worker
+    id that is not this application's, or a gateway that speaks another version of the protocol."""
 
 
 class Unavailable(HeadworksError):
@@ -54,7 +55,7 @@ class Unavailable(HeadworksError):
 
 
 class Overloaded(HeadworksError):
-    """There is no room at the moment: a queue is full or a limit of the service is reached."""
+    """There is no room at the moment: a queue is full, or a limit of the service or the machine is reached."""
 
 
 class OutcomeUnknown(HeadworksError):
@@ -62,11 +63,12 @@ class OutcomeUnknown(HeadworksError):
 
 
 class Undecodable(HeadworksError):
-    """A record on the stream cannot be taken apart; the consumer stops in front of it and skips nothing."""
+    """A record on the stream, or an item of the lease tables, cannot be read; the consumer stops in front of it
+    and skips nothing."""
 
 
 class Closed(HeadworksError):
-    """The producer or consumer is closed."""
+    """The producer or consumer is closed, or was closed with records that are not acknowledged."""
 
 
 class UsedAfterFork(HeadworksError, RuntimeError):
