@@ -1,7 +1,7 @@
 //! Counts in Prometheus' text format.
 //!
-//! Names are those of [`headworks_telemetry::names::metric`], or follow them, in the form that
-//! OpenTelemetry's own translation gives them: `_` for `.`, the unit of bytes, `_total` after counters.
+//! Names are those of [`headworks_telemetry::names::metric`], in the form that OpenTelemetry's own
+//! translation gives them: `_` for `.`, the unit of bytes, `_total` after counters.
 
 use std::fmt::Write as _;
 
@@ -13,15 +13,6 @@ use crate::shared::{Inbound, Shared};
 /// The format, as scrapers ask for it.
 pub(crate) const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 
-/// Counter, `{call}`, by `headworks.door` and `error.type`: calls that ended.
-const CALLS: &str = "headworks.gateway.calls";
-/// The attribute of [`CALLS`]: put, put_stream or http.
-const DOOR: &str = "headworks.door";
-/// Gauge: whether the gateway takes no more records.
-const DRAINING: &str = "headworks.gateway.draining";
-/// Gauge, `By`: how much may wait.
-const QUEUE_LIMIT: &str = "headworks.queue.limit.bytes";
-
 /// What becomes of records that nobody knows to be stored, or not.
 const UNKNOWN: &str = "outcome-unknown";
 
@@ -31,15 +22,13 @@ type OfStream = fn(&Inbound, &Stats) -> u64;
 const COUNTERS: [(&str, &str, OfStream); 9] = [
     (metric::RECORDS_ACCEPTED, "Records that were taken.", |_, stats| stats.records),
     (metric::RECORDS_ACKNOWLEDGED, "Records that Kinesis has.", |_, stats| stats.stored),
-    ("headworks.put.calls", "PutRecords calls made.", |_, stats| stats.calls),
-    ("headworks.put.aggregates", "Kinesis records put, retries included.", |_, stats| stats.entries),
-    ("headworks.put.bytes", "Bytes of those, partition keys included.", |_, stats| stats.entry_bytes),
-    (
-        "headworks.records.bytes",
-        "Bytes of keys, headers and data of stored records, once each.",
-        |_, stats| stats.user_bytes,
-    ),
-    ("headworks.put.refused", "Kinesis records that the service refused for the moment.", |_, stats| {
+    (metric::PUT_CALLS, "PutRecords calls made.", |_, stats| stats.calls),
+    (metric::PUT_AGGREGATES, "Kinesis records put, retries included.", |_, stats| stats.entries),
+    (metric::PUT_BYTES, "Bytes of those, partition keys included.", |_, stats| stats.entry_bytes),
+    (metric::RECORDS_BYTES, "Bytes of keys, headers and data of stored records, once each.", |_, stats| {
+        stats.user_bytes
+    }),
+    (metric::PUT_REFUSED, "Kinesis records that the service refused for the moment.", |_, stats| {
         stats.entry_failures
     }),
     (
@@ -47,16 +36,14 @@ const COUNTERS: [(&str, &str, OfStream); 9] = [
         "Aggregates put again because another shard answered than was predicted.",
         |_, stats| stats.misplaced,
     ),
-    ("headworks.shard_map.changes", "Fresh shard maps that replaced an old one.", |_, stats| {
-        stats.map_changes
-    }),
+    (metric::SHARD_MAP_CHANGES, "Fresh shard maps that replaced an old one.", |_, stats| stats.map_changes),
 ];
 
 const GAUGES: [(&str, &str, OfStream); 2] = [
     (metric::QUEUE_BYTES, "Bytes of records that are unanswered.", |inbound, _| {
         inbound.writer.buffered_bytes() as u64
     }),
-    (QUEUE_LIMIT, "Bytes of records that may be unanswered.", |inbound, _| {
+    (metric::QUEUE_LIMIT, "Bytes of records that may be unanswered.", |inbound, _| {
         inbound.writer.config().max_buffered_bytes as u64
     }),
 ];
@@ -95,17 +82,17 @@ pub(crate) fn text(shared: &Shared) -> String {
         page.sample(&name, &[stream], count);
     }
     let name = page.family(
-        CALLS,
+        metric::GATEWAY_CALLS,
         "counter",
         "Calls that ended, by door and code; ok if they went well, cancelled if the client went away.",
     );
     let ended = &shared.ended;
     for (door, tally) in [("put", &ended.put), ("put_stream", &ended.put_stream), ("http", &ended.http)] {
         for (code, count) in tally.read() {
-            page.sample(&name, &[(DOOR, door), (names::ERROR_TYPE, &code)], count);
+            page.sample(&name, &[(names::DOOR, door), (names::ERROR_TYPE, &code)], count);
         }
     }
-    let name = page.family(DRAINING, "gauge", "1 if the gateway takes no more records.");
+    let name = page.family(metric::GATEWAY_DRAINING, "gauge", "1 if the gateway takes no more records.");
     page.sample(&name, &[], shared.draining.is_cancelled().into());
     page.0
 }

@@ -85,6 +85,8 @@ pub const RULE: &str = "headworks.rule";
 pub const DESTINATIONS: &str = "headworks.destinations";
 /// How a client is known to the gateway.
 pub const PRINCIPAL: &str = "headworks.principal";
+/// By which door a call came to the gateway: put, put_stream or http.
+pub const DOOR: &str = "headworks.door";
 /// The principal's own id for the record, which its identity is derived from.
 pub const RECORD_ID: &str = "headworks.record.id";
 
@@ -116,10 +118,28 @@ pub mod metric {
     pub const AGGREGATE_SIZE: &str = "headworks.aggregate.size";
     /// Histogram, `{record}`: records per sealed aggregate.
     pub const AGGREGATE_RECORDS: &str = "headworks.aggregate.records";
-    /// Counter, `{aggregate}`: aggregates put again because a member lay outside the answering shard.
+    /// Counter, `{aggregate}`: aggregates put again because another shard answered than was predicted.
     pub const AGGREGATES_MISPLACED: &str = "headworks.aggregates.misplaced";
     /// Counter, `{aggregate}`: aggregates of ours that a reader skipped whole, their writer puts them again.
     pub const AGGREGATES_SKIPPED: &str = "headworks.aggregates.skipped";
+    /// Counter, `By`: bytes of keys, headers and data of records that Kinesis has, once each.
+    pub const RECORDS_BYTES: &str = "headworks.records.bytes";
+    /// Counter, `{call}`: PutRecords calls made.
+    pub const PUT_CALLS: &str = "headworks.put.calls";
+    /// Counter, `{aggregate}`: Kinesis records put, retries included.
+    pub const PUT_AGGREGATES: &str = "headworks.put.aggregates";
+    /// Counter, `By`: bytes of those, partition keys included.
+    pub const PUT_BYTES: &str = "headworks.put.bytes";
+    /// Counter, `{aggregate}`: Kinesis records that the service refused for the moment.
+    pub const PUT_REFUSED: &str = "headworks.put.refused";
+    /// Counter, `{change}`: fresh shard maps that replaced an old one.
+    pub const SHARD_MAP_CHANGES: &str = "headworks.shard_map.changes";
+    /// Counter, `{call}`, by `headworks.door` and `error.type`: calls of a gateway that ended.
+    pub const GATEWAY_CALLS: &str = "headworks.gateway.calls";
+    /// Gauge: 1 while a gateway takes no more records.
+    pub const GATEWAY_DRAINING: &str = "headworks.gateway.draining";
+    /// Gauge, `By`: bytes that may wait.
+    pub const QUEUE_LIMIT: &str = "headworks.queue.limit.bytes";
     /// Counter, `{put}`, by `error.type`: puts tried again.
     pub const PUT_RETRIES: &str = "headworks.put.retries";
     /// Counter, `{put}`: puts that Kinesis throttled.
