@@ -8,7 +8,7 @@ use pyo3::prelude::*;
 
 use crate::error::Fault;
 use crate::process::Here;
-use crate::runtime::{runtime, wait};
+use crate::runtime::{end, runtime, wait};
 
 const SERVICE: &str = "headworks-python";
 
@@ -25,9 +25,10 @@ pub(crate) fn telemetry() -> PyResult<&'static Telemetry> {
     TELEMETRY.get_or_init(|| Here::new(started)).get()
 }
 
-/// Exports what waits; called when the interpreter exits.
+/// Exports what waits, and lets go of the interpreter; called when it exits.
 #[pyfunction]
 pub(crate) fn _shutdown(py: Python<'_>) -> PyResult<()> {
+    end(py);
     // In a fork of the process that started it there is nothing to export.
     if let Some(Ok(telemetry)) = TELEMETRY.get().map(Here::get) {
         wait(py, telemetry.shutdown())?;
