@@ -112,6 +112,8 @@ pub struct Creation {
 impl Creation {
     /// The flag of a sampled trace.
     pub const SAMPLED: u8 = 1;
+    /// The length of a tag's value that holds no time of its own.
+    pub(crate) const ABSOLUTE_TAG_LEN: usize = (FIXED * 4).div_ceil(3);
 
     /// Mints a new root: six bytes of milliseconds, then random bytes, with no version or variant
     /// bits, because samplers read the low eight bytes as a random number.

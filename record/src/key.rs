@@ -59,6 +59,17 @@ impl PartitionKey {
     /// Checks the text's length and takes it as a key.
     pub fn new(text: impl Into<ByteString>) -> Result<Self, Error> {
         let text = text.into();
+        Self::check(&text)?;
+        Ok(Self(text))
+    }
+
+    /// A lane's label: never empty, and as long as a shard's name and a number (128 characters and 5).
+    pub(crate) fn label(text: String) -> Self {
+        Self(text.into())
+    }
+
+    /// Checks whether the text may be a key.
+    pub fn check(text: &str) -> Result<(), Error> {
         if text.is_empty() {
             return Err(Error::Empty);
         }
@@ -69,7 +80,7 @@ impl PartitionKey {
                 return Err(Error::TooLong { shown: text.chars().take(24).collect(), chars });
             }
         }
-        Ok(Self(text))
+        Ok(())
     }
 
     /// The key's text.

@@ -5,7 +5,7 @@ use std::num::NonZeroU16;
 
 use bytestring::ByteString;
 
-use crate::key::HashKey;
+use crate::key::{HashKey, PartitionKey};
 
 /// A shard's name, such as `shardId-000000000003`.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -138,6 +138,11 @@ impl Lane {
     /// The text that stands as the Kinesis partition key, such as `hw/shardId-000000000003/0`.
     pub fn label(&self) -> String {
         format!("{}{}/{}", Self::PREFIX, self.shard, self.number)
+    }
+
+    /// The label as a partition key, which it always can be.
+    pub fn key(&self) -> PartitionKey {
+        PartitionKey::label(self.label())
     }
 
     /// Reads a label; `None` if the text is not one.

@@ -2,23 +2,38 @@
 
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use headworks_record::{Record, aggregate};
+use headworks_record::aggregate::{self, Origin};
+use headworks_record::{Creation, HashKey};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, TryAcquireError, mpsc, oneshot};
+use tokio::time::Instant;
 
 use crate::config::Config;
+use crate::hot::HotKey;
+use crate::item::{Content, Item};
 use crate::outcome::{Failure, Outcome, Put};
+use crate::parcel::{Encoded, Parcel};
 use crate::stats::{self, Counters, Stats};
 
 /// A batch on its way to the service task.
 #[derive(Debug)]
 pub(crate) struct Batch {
-    pub(crate) puts: Vec<Put>,
+    pub(crate) items: Vec<Item>,
+    /// What does not fit.
+    pub(crate) failed: Vec<Unfit>,
     pub(crate) answer: oneshot::Sender<Vec<Outcome>>,
     pub(crate) permit: OwnedSemaphorePermit,
+}
+
+/// A record that does not fit into a Kinesis record.
+#[derive(Debug)]
+pub(crate) struct Unfit {
+    pub(crate) place: usize,
+    pub(crate) creation: Option<Creation>,
+    pub(crate) failure: Failure,
 }
 
 #[derive(Debug)]
@@ -34,7 +49,11 @@ pub struct Handle {
     pub(crate) budget: Arc<Semaphore>,
     pub(crate) config: Arc<Config>,
     pub(crate) counters: Arc<Counters>,
+    pub(crate) hot_keys: HotKeys,
 }
+
+/// The keys that now bring more than their shards take.
+pub(crate) type HotKeys = Arc<Mutex<Vec<Arc<HotKey>>>>;
 
 /// Why a batch was not taken.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -81,21 +100,23 @@ impl Refused {
     }
 }
 
-/// What a record weighs in the budget: its bytes, and what holding it costs beside them.
-pub(crate) fn weight(record: &Record) -> usize {
-    record.user_bytes() + 256
-}
+/// What holding a record costs in the budget beside its bytes.
+const HELD: usize = 256;
 
-pub(crate) fn check_size(config: &Config, put: &Put) -> Result<(), Failure> {
-    // Beside the data there are at most a key, headers and an envelope, all of them bounded.
-    const MOST_BESIDE_DATA: usize = 16 * 1024;
+/// Beside the data there are at most a key, headers and an envelope, all of them bounded.
+const MOST_BESIDE_DATA: usize = 16 * 1024;
+
+fn check_size(config: &Config, put: &Put) -> Result<(), Failure> {
     let limit = config.max_record_bytes;
     if put.record.data.len() + MOST_BESIDE_DATA <= limit {
         return Ok(());
     }
     let label = headworks_record::key::MAX_KEY_CHARS;
-    let bytes = aggregate::Builder::new().len_with(&put.record, put.origin.as_deref()) + label;
-    if bytes > limit { Err(Failure::TooLarge { bytes, limit }) } else { Ok(()) }
+    fits(aggregate::Builder::new().len_with(&put.record, put.origin.as_deref()) + label, limit)
+}
+
+fn weight_of(puts: &[Put]) -> usize {
+    puts.iter().map(|put| put.record.user_bytes() + HELD).sum()
 }
 
 impl Handle {
@@ -103,15 +124,24 @@ impl Handle {
     ///
     /// Dropping the ticket does not take the records back.
     pub async fn put(&self, puts: Vec<Put>) -> Result<Ticket, Refused> {
-        let bytes = self.check(&puts)?;
-        let permit =
-            Arc::clone(&self.budget).acquire_many_owned(bytes).await.map_err(|_closed| Refused::Stopped)?;
-        self.hand_over(puts, permit).await
+        let permit = self.room_for(weight_of(&puts)).await?;
+        self.hand_over(puts.len(), puts.into_iter().map(Parcel::Record), permit).await
+    }
+
+    /// Hands over records and members of encoded aggregates, waiting for room. Records of one key keep the
+    /// order in which they are given; there is one outcome for each record and each member, in order.
+    ///
+    /// Dropping the ticket does not take them back.
+    pub async fn put_parcels(&self, parcels: Vec<Parcel>) -> Result<Ticket, Refused> {
+        let weight = parcels.iter().map(|parcel| parcel.bytes() + parcel.records() * HELD).sum();
+        let permit = self.room_for(weight).await?;
+        let records = parcels.iter().map(Parcel::records).sum();
+        self.hand_over(records, parcels.into_iter(), permit).await
     }
 
     /// Hands over a batch, or says at once that there is no room.
     pub async fn try_put(&self, puts: Vec<Put>) -> Result<Ticket, Refused> {
-        let bytes = self.check(&puts)?;
+        let bytes = self.check(weight_of(&puts))?;
         let permit = Arc::clone(&self.budget).try_acquire_many_owned(bytes).map_err(|error| match error {
             TryAcquireError::Closed => Refused::Stopped,
             TryAcquireError::NoPermits => Refused::Full {
@@ -119,7 +149,7 @@ impl Handle {
                 retry_after: Duration::from_millis(100),
             },
         })?;
-        self.hand_over(puts, permit).await
+        self.hand_over(puts.len(), puts.into_iter().map(Parcel::Record), permit).await
     }
 
     /// Waits until every record that was given before is answered; lanes send without lingering.
@@ -134,6 +164,11 @@ impl Handle {
     /// What the writer has done so far.
     pub fn stats(&self) -> Stats {
         self.counters.read()
+    }
+
+    /// Keys that now bring more than their shards take, one of each throttled lane at most.
+    pub fn hot_keys(&self) -> Vec<Arc<HotKey>> {
+        self.hot_keys.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Bytes of records that are taken and not yet answered.
@@ -151,23 +186,120 @@ impl Handle {
         check_size(&self.config, put)
     }
 
-    fn check(&self, puts: &[Put]) -> Result<u32, Refused> {
+    fn check(&self, bytes: usize) -> Result<u32, Refused> {
         let limit = self.config.max_buffered_bytes;
-        let bytes = puts.iter().map(|put| weight(&put.record)).sum::<usize>();
         match u32::try_from(bytes) {
             Ok(bytes) if bytes as usize <= limit => Ok(bytes),
             _ => Err(Refused::BatchTooLarge { bytes, limit }),
         }
     }
 
-    async fn hand_over(&self, puts: Vec<Put>, permit: OwnedSemaphorePermit) -> Result<Ticket, Refused> {
+    async fn room_for(&self, bytes: usize) -> Result<OwnedSemaphorePermit, Refused> {
+        let bytes = self.check(bytes)?;
+        Arc::clone(&self.budget).acquire_many_owned(bytes).await.map_err(|_closed| Refused::Stopped)
+    }
+
+    async fn hand_over(
+        &self,
+        records: usize,
+        parcels: impl Iterator<Item = Parcel>,
+        permit: OwnedSemaphorePermit,
+    ) -> Result<Ticket, Refused> {
         let (answer, outcomes) = oneshot::channel();
-        let records = puts.len();
-        let message = Message::Put(Batch { puts, answer, permit });
+        let mut unpacked = Unpacked::new(&self.config, records);
+        parcels.for_each(|parcel| unpacked.take(parcel));
+        let Unpacked { items, failed, .. } = unpacked;
+        let message = Message::Put(Batch { items, failed, answer, permit });
         self.queue.send(message).await.map_err(|_closed| Refused::Stopped)?;
         stats::add(&self.counters.records, records as u64);
         Ok(Ticket { outcomes, records })
     }
+}
+
+/// Makes items of parcels. Done by whoever hands them over, so that keys are hashed side by side.
+struct Unpacked<'c> {
+    config: &'c Config,
+    deadline: Instant,
+    place: usize,
+    items: Vec<Item>,
+    failed: Vec<Unfit>,
+}
+
+impl<'c> Unpacked<'c> {
+    fn new(config: &'c Config, records: usize) -> Self {
+        let deadline = Instant::now() + config.deadline();
+        Self { config, deadline, place: 0, items: Vec::with_capacity(records), failed: Vec::new() }
+    }
+
+    fn take(&mut self, parcel: Parcel) {
+        match parcel {
+            Parcel::Record(put) => self.take_record(put),
+            Parcel::Members(encoded) => {
+                for (place, bytes) in encoded.members() {
+                    self.take_member(&encoded, place, bytes);
+                }
+            }
+        }
+    }
+
+    fn take_record(&mut self, put: Put) {
+        let fits = check_size(self.config, &put);
+        let Put { record, origin, deadline } = put;
+        let hash = record.hash_key();
+        let bytes = record.user_bytes();
+        // Names and lengths of fields, of a creation context and of each header.
+        let encoded = bytes + 64 + 8 * record.headers.len();
+        self.add(fits, Content::Record(record), hash, origin, deadline, (bytes, encoded));
+    }
+
+    fn take_member(&mut self, encoded: &Encoded, place: u32, bytes: usize) {
+        let Some(member) = encoded.aggregate.member(place as usize) else { return };
+        let limit = self.config.max_record_bytes;
+        let alone = || aggregate::Builder::new().len_with_member(&member, encoded.origin.as_deref());
+        let fits = match bytes + MOST_BESIDE_DATA {
+            most if most <= limit => Ok(()),
+            _ => fits(alone() + headworks_record::key::MAX_KEY_CHARS, limit),
+        };
+        // Checked when the parcel was made.
+        let hash = member.hash_key().unwrap_or_else(|_| headworks_record::key::hash_of(member.key()));
+        let content = Content::Member(Arc::clone(&encoded.aggregate), place);
+        let user = member.user_bytes();
+        self.add(fits, content, hash, encoded.origin.clone(), encoded.deadline, (user, bytes + 8));
+    }
+
+    fn add(
+        &mut self,
+        fits: Result<(), Failure>,
+        content: Content,
+        hash: HashKey,
+        origin: Option<Arc<Origin>>,
+        deadline: Option<Instant>,
+        (user_bytes, encoded_bytes): (usize, usize),
+    ) {
+        let place = self.place;
+        self.place += 1;
+        let item = Item {
+            content,
+            origin,
+            hash,
+            deadline: deadline.unwrap_or(self.deadline),
+            batch: 0,
+            place,
+            attempts: 0,
+            maybe_stored: false,
+            last: None,
+            user_bytes: user_bytes as u32,
+            encoded_bytes: encoded_bytes as u32,
+        };
+        match fits {
+            Ok(()) => self.items.push(item),
+            Err(failure) => self.failed.push(Unfit { place, creation: item.creation().copied(), failure }),
+        }
+    }
+}
+
+fn fits(bytes: usize, limit: usize) -> Result<(), Failure> {
+    if bytes > limit { Err(Failure::TooLarge { bytes, limit }) } else { Ok(()) }
 }
 
 /// The outcomes of a batch, in the order in which the records were given.

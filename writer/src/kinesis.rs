@@ -5,11 +5,11 @@ use aws_sdk_kinesis::Client;
 use aws_sdk_kinesis::config::retry::RetryConfig;
 use aws_sdk_kinesis::error::{ProvideErrorMetadata, SdkError};
 use aws_sdk_kinesis::primitives::Blob;
-use aws_sdk_kinesis::types::PutRecordsRequestEntry;
+use aws_sdk_kinesis::types::{PutRecordsRequestEntry, StreamMode};
 use aws_smithy_runtime_api::client::result::DispatchFailure;
 use headworks_record::{HashKey, HashRange, LaneCount, Shard, ShardId};
 
-use crate::stream::{CallError, Entry, EntryError, Fault, ListedShard, Stored, Stream};
+use crate::stream::{CallError, Capacity, Entry, EntryError, Fault, ListedShard, Stored, Stream};
 
 /// The stream tag that says how many lanes a shard has; absent: one.
 pub const LANES_TAG: &str = "headworks:lanes";
@@ -82,6 +82,20 @@ impl Stream for KinesisStream {
                 _ => return Ok(LaneCount::ONE),
             }
         }
+    }
+
+    async fn capacity(&self) -> Result<Capacity, CallError> {
+        let answer =
+            self.client.describe_stream_summary().stream_name(&self.name).send().await.map_err(call_error)?;
+        let mode = answer
+            .stream_description_summary()
+            .and_then(|summary| summary.stream_mode_details())
+            .map(|details| details.stream_mode());
+        // Streams from before there were modes say nothing, and are provisioned.
+        Ok(match mode {
+            Some(StreamMode::OnDemand) => Capacity::OnDemand,
+            _ => Capacity::Provisioned,
+        })
     }
 
     async fn put_records(&self, entries: &[Entry]) -> Result<Vec<Result<Stored, EntryError>>, CallError> {

@@ -2,30 +2,40 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::time::Duration;
 
-use bytestring::ByteString;
-use headworks_record::aggregate::{self, Origin};
-use headworks_record::{HashKey, HashRange, Record, ShardId};
+use bytes::Bytes;
+use headworks_record::aggregate::{self, Aggregate};
+use headworks_record::{HashKey, HashRange, PartitionKey, ShardId};
 use tokio::time::Instant;
 
-use crate::handle::weight;
-use crate::stream::Entry;
+use crate::config::Config;
+use crate::hot::Watch;
+use crate::item::Item;
+use crate::stream::{Capacity, Entry};
 
-/// A record that is taken and not yet answered.
-#[derive(Debug)]
-pub(crate) struct Item {
-    pub(crate) record: Record,
-    pub(crate) origin: Option<Arc<Origin>>,
-    pub(crate) hash: HashKey,
-    pub(crate) deadline: Instant,
-    /// Where its outcome goes: a batch, and a place in it.
-    pub(crate) batch: usize,
-    pub(crate) place: usize,
-    pub(crate) attempts: u32,
-    /// A put of it was not answered, or landed where readers skip it.
-    pub(crate) maybe_stored: bool,
-    /// What went wrong last.
-    pub(crate) last: Option<Arc<str>>,
+/// Aggregates are built for at most this ratio: what shrinks better leaves room.
+const MOST_RATIO: f64 = 16.0;
+
+/// At which sizes and times aggregates are sealed.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Sealing {
+    aggregate_bytes: usize,
+    max_record_bytes: usize,
+    /// What a Kinesis record is rounded up to on the bill.
+    unit: usize,
+    linger: Duration,
+    fill: Duration,
+    zstd_level: Option<i32>,
+}
+
+impl Sealing {
+    pub(crate) fn new(config: &Config, capacity: Capacity) -> Self {
+        let (aggregate_bytes, max_record_bytes) = (config.aggregate_bytes, config.max_record_bytes);
+        let fill = Duration::from_millis(config.fill_ms);
+        let (unit, linger, zstd_level) = (capacity.unit(), config.linger(), config.zstd_level);
+        Self { aggregate_bytes, max_record_bytes, unit, linger, fill, zstd_level }
+    }
 }
 
 /// An aggregate ready to be put; kept whole until it is settled, so that a retry
@@ -47,7 +57,9 @@ impl Sealed {
 pub(crate) struct Lane {
     pub(crate) shard: ShardId,
     pub(crate) range: HashRange,
-    label: ByteString,
+    label: PartitionKey,
+    /// Bytes of an aggregate that become one byte on the stream: 1 without compression, else as it was last.
+    ratio: f64,
     pub(crate) waiting: VecDeque<Item>,
     waiting_bytes: usize,
     /// Sealed and to be put again.
@@ -61,6 +73,7 @@ pub(crate) struct Lane {
     earliest: Option<Instant>,
     /// When the schedule's timer looks at the lane again.
     pub(crate) timer: Option<Instant>,
+    pub(crate) watch: Watch,
     /// Whether the lane stands in the schedule's ready queue.
     pub(crate) queued: bool,
 }
@@ -68,7 +81,8 @@ pub(crate) struct Lane {
 impl Lane {
     pub(crate) fn new(lane: headworks_record::Lane, range: HashRange) -> Self {
         Self {
-            label: lane.label().into(),
+            label: lane.key(),
+            ratio: 1.0,
             shard: lane.shard,
             range,
             waiting: VecDeque::new(),
@@ -80,13 +94,14 @@ impl Lane {
             last_sent: None,
             earliest: None,
             timer: None,
+            watch: Watch::default(),
             queued: false,
         }
     }
 
     pub(crate) fn push(&mut self, item: Item) {
         self.expect(item.deadline);
-        self.waiting_bytes += weight(&item.record);
+        self.waiting_bytes += item.encoded_bytes as usize;
         self.waiting.push_back(item);
     }
 
@@ -94,7 +109,7 @@ impl Lane {
     pub(crate) fn push_front(&mut self, items: Vec<Item>) {
         for item in items.into_iter().rev() {
             self.expect(item.deadline);
-            self.waiting_bytes += weight(&item.record);
+            self.waiting_bytes += item.encoded_bytes as usize;
             self.waiting.push_front(item);
         }
     }
@@ -110,17 +125,26 @@ impl Lane {
         self.front.is_some() || !self.waiting.is_empty()
     }
 
-    /// Until when the lane should collect more before it seals; `None`: it need not.
-    pub(crate) fn lingers_until(
-        &self,
-        now: Instant,
-        linger: std::time::Duration,
-        aggregate_bytes: usize,
-    ) -> Option<Instant> {
-        if self.waiting_bytes >= aggregate_bytes {
+    /// Until when the lane should collect more before it seals; `None`: it need not. What comes after an idle
+    /// while leaves at once.
+    pub(crate) fn lingers_until(&self, now: Instant, sealing: &Sealing) -> Option<Instant> {
+        let waiting = self.on_the_stream(self.waiting_bytes);
+        if waiting >= sealing.aggregate_bytes {
             return None;
         }
-        self.last_sent.map(|sent| sent + linger).filter(|until| *until > now)
+        let sent = self.last_sent?;
+        let linger = sent + sealing.linger;
+        if linger > now {
+            return Some(linger);
+        }
+        if waiting >= sealing.unit || waiting == 0 || sealing.linger.is_zero() {
+            return None;
+        }
+        // At the rate since the last one, when a unit is full; if that is soon, it is worth the wait.
+        let needed = sealing.unit as f64 / waiting as f64;
+        let full = now.saturating_duration_since(sent).mul_f64(needed);
+        let until = sent + full.min(sealing.fill);
+        (full <= sealing.fill && until > now).then_some(until)
     }
 
     /// Takes out what has passed its deadline. Costs nothing while no deadline can have passed.
@@ -139,7 +163,7 @@ impl Lane {
         }
         let (expired, live): (Vec<Item>, Vec<Item>) =
             self.waiting.drain(..).partition(|item| item.deadline <= now);
-        self.waiting_bytes = live.iter().map(|item| weight(&item.record)).sum();
+        self.waiting_bytes = live.iter().map(|item| item.encoded_bytes as usize).sum();
         self.waiting = live.into();
         let front = self.front.iter().flat_map(|sealed| &sealed.items);
         self.earliest = front.chain(&self.waiting).map(|item| item.deadline).min();
@@ -155,34 +179,105 @@ impl Lane {
         self.earliest = Some(self.earliest.map_or(deadline, |earliest| earliest.min(deadline)));
     }
 
-    /// Seals what waits, as much as fits.
-    pub(crate) fn seal(&mut self, aggregate_bytes: usize) {
+    /// Seals what waits, as much as fits. What was encoded elsewhere may be as large as a Kinesis record.
+    ///
+    /// A busy lane seals within whole units, and keeps the rest for the next one; with `hurry` none does.
+    pub(crate) fn seal(
+        &mut self,
+        sealing: &Sealing,
+        builder: &mut aggregate::Builder,
+        now: Instant,
+        hurry: bool,
+    ) {
         if self.front.is_some() {
             return;
         }
-        let Some(first) = self.waiting.pop_front() else { return };
-        self.waiting_bytes -= weight(&first.record);
-        let limit = aggregate_bytes.saturating_sub(self.label.len());
-        let hash = first.hash;
-        let mut builder = aggregate::Builder::new();
-        builder.push_from(&first.record, first.origin.as_deref());
-        let mut items = vec![first];
-        while let Some(next) = self.waiting.front() {
-            if builder.len_with(&next.record, next.origin.as_deref()) > limit {
-                break;
-            }
-            builder.push_from(&next.record, next.origin.as_deref());
-            self.waiting_bytes -= weight(&next.record);
-            items.extend(self.waiting.pop_front());
-        }
+        let most = sealing.max_record_bytes.saturating_sub(self.label.text().len());
+        let busy = self.last_sent.is_some_and(|sent| sent + sealing.fill > now);
+        let units = sealing.aggregate_bytes.min(self.on_the_stream(self.waiting_bytes)) / sealing.unit;
+        let limit = match units {
+            1.. if busy && !hurry => units * sealing.unit,
+            _ => sealing.aggregate_bytes,
+        };
+        // Within a Kinesis record also if it should not shrink this time.
+        let limit = ((limit as f64 * self.ratio) as usize).min(sealing.max_record_bytes);
+        let limit = limit.saturating_sub(self.label.text().len());
+        let Some(hash) = self.waiting.front().map(|first| first.hash) else { return };
+        let (items, data) = match self.carried_on(limit, most) {
+            Some((members, data)) => (self.waiting.drain(..members).collect(), data),
+            None => self.build(limit, builder),
+        };
+        self.waiting_bytes -= items.iter().map(|item: &Item| item.encoded_bytes as usize).sum::<usize>();
+        let data = match sealing.zstd_level {
+            Some(level) => self.compress(data, hash, level),
+            None => data,
+        };
         // A lone record is wrapped too, whatever it holds: under a partition key of its own it could be
         // overtaken by what follows it in the lane, where a reader works on partition keys side by side.
-        let entry = Entry {
-            partition_key: self.label.clone(),
-            explicit_hash_key: Some(hash),
-            data: builder.finish(),
-        };
+        let entry = Entry { partition_key: self.label.text().clone(), explicit_hash_key: Some(hash), data };
         self.front = Some(Sealed { entry, items });
+    }
+
+    fn compress(&mut self, data: Bytes, hash: HashKey, level: i32) -> Bytes {
+        let compressed = aggregate::zstd::compress(&data, &self.label, hash, level);
+        let shrunk = compressed.as_ref().map_or(1.0, |blob| data.len() as f64 / blob.len() as f64);
+        // Payloads change: what was learned of the last ones counts half.
+        self.ratio = ((self.ratio + shrunk) / 2.0).clamp(1.0, MOST_RATIO);
+        compressed.unwrap_or(data)
+    }
+
+    /// About what this many bytes of an aggregate are on the stream.
+    fn on_the_stream(&self, bytes: usize) -> usize {
+        if self.ratio == 1.0 { bytes } else { (bytes as f64 / self.ratio) as usize }
+    }
+
+    fn build(&mut self, limit: usize, builder: &mut aggregate::Builder) -> (Vec<Item>, Bytes) {
+        let mut members = 0;
+        for item in &self.waiting {
+            if members == 0 {
+                // One that is too large for an aggregate goes alone.
+                item.push_to(builder);
+            } else if !item.push_within(builder, limit) {
+                break;
+            }
+            members += 1;
+        }
+        (self.waiting.drain(..members).collect(), builder.take())
+    }
+
+    /// The bytes of an encoded aggregate all of whose members stand in front, if they go on as they are.
+    ///
+    /// Small ones are put together with what follows, so that they share a Kinesis record.
+    fn carried_on(&self, limit: usize, most: usize) -> Option<(usize, Bytes)> {
+        let first = self.waiting.front()?;
+        let aggregate: &Arc<Aggregate> = first.whole(self.waiting.iter())?;
+        let origin = first.origin.as_deref();
+        let bytes = aggregate.carried_on_len(origin).filter(|bytes| *bytes <= most)?;
+        let alone = match self.waiting.get(aggregate.len()) {
+            None => true,
+            Some(next) => bytes >= limit / 2 || bytes + next.encoded_bytes as usize > limit,
+        };
+        if !alone {
+            return None;
+        }
+        aggregate.carried_on(origin).map(|data| (aggregate.len(), data))
+    }
+
+    /// About how large the next Kinesis record is.
+    pub(crate) fn next_bytes(&self, aggregate_bytes: usize) -> usize {
+        let first = self.waiting.front().map_or(0, |item| item.encoded_bytes as usize);
+        let unsealed = || self.on_the_stream(self.waiting_bytes).min(aggregate_bytes.max(first));
+        self.front.as_ref().map_or_else(unsealed, |sealed| sealed.entry.bytes())
+    }
+
+    /// Looks for a key that alone brings more than the shard takes: one that leads while the shard is
+    /// throttled and a further aggregate waits.
+    pub(crate) fn look_for_hot_keys(&mut self, sent: &Sealed, throttled: bool, now: Instant) {
+        if throttled && self.waiting_bytes >= sent.entry.bytes() / 2 {
+            self.watch.look(&sent.items, self.label.text(), &self.shard, now);
+        } else {
+            self.watch.forget();
+        }
     }
 
     /// Takes the sealed aggregate to be put.

@@ -29,13 +29,18 @@
 //! ```
 #![warn(missing_docs)]
 
+mod answers;
 mod batches;
 mod call;
 mod config;
 mod handle;
+mod hot;
+mod item;
 mod kinesis;
 mod lane;
+mod limiter;
 mod outcome;
+mod parcel;
 mod schedule;
 mod service;
 mod stats;
@@ -43,8 +48,10 @@ mod stream;
 
 pub use config::{Config, ConfigError, DEFAULT_AGGREGATE_BYTES};
 pub use handle::{Handle, Refused, Ticket};
+pub use hot::HotKey;
 pub use kinesis::{KinesisStream, LANES_TAG};
 pub use outcome::{Failure, Outcome, Placed, Put};
+pub use parcel::{Encoded, Parcel};
 pub use service::{Report, StartError, Writer};
 pub use stats::Stats;
-pub use stream::{CallError, Entry, EntryError, Fault, ListedShard, Stored, Stream};
+pub use stream::{CallError, Capacity, Entry, EntryError, Fault, ListedShard, Stored, Stream};

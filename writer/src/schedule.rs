@@ -4,14 +4,19 @@ use std::cmp::Reverse;
 use std::collections::{BinaryHeap, VecDeque};
 use std::sync::Arc;
 
+use headworks_record::aggregate::Builder;
 use headworks_record::{HashKey, HashRange, Lane as LaneName, LaneCount, ShardId, ShardMap};
 use rand::{Rng, RngExt};
 use tokio::time::Instant;
 
+use crate::answers::Answers;
 use crate::config::Config;
-use crate::lane::{Item, Lane, Sealed};
-use crate::outcome::{Failure, Outcome, Placed};
-use crate::stream::{Fault, Stored};
+use crate::hot::HotKey;
+use crate::item::Item;
+use crate::lane::{Lane, Sealed, Sealing};
+use crate::limiter::Limiter;
+use crate::outcome::{Failure, Placed};
+use crate::stream::{Capacity, Fault, Stored};
 
 /// An aggregate in flight, and the lane that it came from.
 #[derive(Debug)]
@@ -21,6 +26,7 @@ pub(crate) struct Flight {
     /// The shard that was predicted, and that the aggregate's label names.
     shard: ShardId,
     pub(crate) sealed: Sealed,
+    sent: Instant,
 }
 
 /// Why an aggregate was not stored this time.
@@ -39,17 +45,19 @@ struct Retired {
     range: HashRange,
 }
 
-/// An item with its outcome.
-pub(crate) type Answer = (Item, Outcome);
-
 #[derive(Debug)]
 pub(crate) struct Schedule {
     config: Arc<Config>,
+    sealing: Sealing,
+    /// Empty but while a lane seals: its memory serves one aggregate after the other.
+    builder: Builder,
     map: ShardMap,
     lanes_per_shard: LaneCount,
     /// Changes with the shard map: lanes of different generations are different lanes.
     generation: u64,
     lanes: Vec<Lane>,
+    /// One for each open shard, in the map's order.
+    limiters: Vec<Limiter>,
     retired: Vec<Retired>,
     /// Stored on another shard than predicted; put again when a fresh map knows that one.
     parked: Vec<(Flight, Stored)>,
@@ -59,14 +67,24 @@ pub(crate) struct Schedule {
 }
 
 impl Schedule {
-    pub(crate) fn new(config: Arc<Config>, map: ShardMap, lanes_per_shard: LaneCount) -> Self {
+    pub(crate) fn new(
+        config: Arc<Config>,
+        map: ShardMap,
+        lanes_per_shard: LaneCount,
+        capacity: Capacity,
+        now: Instant,
+    ) -> Self {
         let lanes = lanes_of(&map, lanes_per_shard);
+        let limiters = vec![Limiter::new(config.limit_shards, now); map.open().len()];
         Self {
+            sealing: Sealing::new(&config, capacity),
+            builder: Builder::new(),
             config,
             map,
             lanes_per_shard,
             generation: 0,
             lanes,
+            limiters,
             retired: Vec::new(),
             parked: Vec::new(),
             ready: VecDeque::new(),
@@ -106,7 +124,7 @@ impl Schedule {
         now: Instant,
         room: bool,
         hurry: bool,
-        answers: &mut Vec<Answer>,
+        answers: &mut Answers<'_>,
     ) -> Vec<Flight> {
         self.fire_timers(now);
         self.expire_parked(now, answers);
@@ -116,13 +134,14 @@ impl Schedule {
             let Some(index) = self.ready.pop_front() else { break };
             self.lanes[index].queued = false;
             let expired = self.lanes[index].take_expired(now);
-            answers.extend(expired.into_iter().map(expire));
-            if !self.may_send(index, now, hurry) {
+            let hot = self.lanes[index].watch.hot().cloned();
+            expired.into_iter().for_each(|item| expire(item, hot.as_deref(), answers));
+            if !self.may_send(index, now, hurry) || self.is_limited(index, now) {
                 self.watch_deadline(index);
                 continue;
             }
             let lane = &mut self.lanes[index];
-            lane.seal(self.config.aggregate_bytes);
+            lane.seal(&self.sealing, &mut self.builder, now, hurry);
             let bytes = lane.front.as_ref().map_or(0, |sealed| sealed.entry.bytes());
             let fits = call.len() < self.config.call_entries && call_bytes + bytes <= self.config.call_bytes;
             if !room || !fits {
@@ -132,8 +151,11 @@ impl Schedule {
             }
             if let Some(sealed) = lane.send(now) {
                 call_bytes += bytes;
+                let limiter = &mut self.limiters[index / usize::from(self.lanes_per_shard.get())];
+                limiter.take(bytes);
+                lane.look_for_hot_keys(&sealed, limiter.is_on(), now);
                 let shard = lane.shard.clone();
-                call.push(Flight { generation: self.generation, lane: index, shard, sealed });
+                call.push(Flight { generation: self.generation, lane: index, shard, sealed, sent: now });
             }
         }
         call
@@ -146,7 +168,7 @@ impl Schedule {
         result: Result<Stored, Trouble>,
         now: Instant,
         rng: &mut impl Rng,
-        answers: &mut Vec<Answer>,
+        answers: &mut Answers<'_>,
     ) {
         match result {
             Ok(stored) if stored.shard == flight.shard => {
@@ -154,24 +176,24 @@ impl Schedule {
                 if flight.generation == self.generation {
                     self.lanes[flight.lane].failures = 0;
                 }
-                answers.extend(placed(flight.sealed, &stored));
+                place(flight.sealed, &stored, answers);
             }
             Ok(stored) => self.parked.push((flight, stored)),
             Err(trouble) if trouble.fault == Fault::Permanent => {
                 self.close(&flight);
                 let failure = Failure::Refused { code: trouble.code, message: trouble.message.to_string() };
-                answers.extend(flight.sealed.items.into_iter().map(|item| (item, Err(failure.clone()))));
+                flight.sealed.items.into_iter().for_each(|item| answers.give(item, Err(failure.clone())));
             }
             Err(trouble) => self.put_back(flight, &trouble, now, rng),
         }
     }
 
     /// Takes a fresh shard map; tells whether it differs. Then what landed elsewhere is put again.
-    pub(crate) fn refresh(&mut self, map: ShardMap) -> bool {
+    pub(crate) fn refresh(&mut self, map: ShardMap, now: Instant) -> bool {
         let changed = map.open() != self.map.open();
         let map = map.remember(&self.map);
         if changed {
-            self.regroup(map);
+            self.regroup(map, now);
         } else {
             self.map = map;
         }
@@ -218,12 +240,29 @@ impl Schedule {
             return false;
         }
         let pause = lane.not_before.filter(|until| *until > now);
-        let linger = || lane.lingers_until(now, self.config.linger(), self.config.aggregate_bytes);
+        let linger = || lane.lingers_until(now, &self.sealing);
         let wait = pause.or_else(|| if hurry || lane.front.is_some() { None } else { linger() });
         if let Some(until) = wait {
             self.wake_at(index, until);
         }
         wait.is_none()
+    }
+
+    /// Whether the lane waits for its shard's limiter. It leaves the call to others then, and goes on filling
+    /// its aggregate.
+    fn is_limited(&mut self, index: usize, now: Instant) -> bool {
+        let bytes = self.lanes[index].next_bytes(self.config.aggregate_bytes);
+        let limiter = &mut self.limiters[index / usize::from(self.lanes_per_shard.get())];
+        let until = limiter.waits_until(bytes, now);
+        if let Some(until) = until {
+            self.wake_at(index, until);
+        }
+        until.is_some()
+    }
+
+    /// Keys that alone bring more than their shard takes.
+    pub(crate) fn hot_keys(&self) -> impl Iterator<Item = &Arc<HotKey>> {
+        self.lanes.iter().filter_map(|lane| lane.watch.hot())
     }
 
     fn watch_deadline(&mut self, index: usize) {
@@ -273,7 +312,10 @@ impl Schedule {
 
     fn put_back(&mut self, flight: Flight, trouble: &Trouble, now: Instant, rng: &mut impl Rng) {
         self.close(&flight);
-        let Flight { generation, lane, mut sealed, .. } = flight;
+        let Flight { generation, lane, mut sealed, sent, .. } = flight;
+        if trouble.fault == Fault::Throttled && generation == self.generation {
+            self.limiters[lane / usize::from(self.lanes_per_shard.get())].throttled(sent, now);
+        }
         for item in &mut sealed.items {
             item.last = Some(Arc::clone(&trouble.message));
             item.maybe_stored |= trouble.fault == Fault::Ambiguous;
@@ -326,7 +368,7 @@ impl Schedule {
         self.put_first(sealed.items);
     }
 
-    fn expire_parked(&mut self, now: Instant, answers: &mut Vec<Answer>) {
+    fn expire_parked(&mut self, now: Instant, answers: &mut Answers<'_>) {
         if !self.parked.iter().any(|(flight, _)| flight.sealed.items.iter().any(|item| item.deadline <= now))
         {
             return;
@@ -334,10 +376,10 @@ impl Schedule {
         for (mut flight, stored) in std::mem::take(&mut self.parked) {
             let (expired, live): (Vec<Item>, Vec<Item>) =
                 flight.sealed.items.into_iter().partition(|item| item.deadline <= now);
-            answers.extend(expired.into_iter().map(|mut item| {
+            for mut item in expired {
                 item.maybe_stored = true;
-                expire(item)
-            }));
+                expire(item, None, answers);
+            }
             flight.sealed.items = live;
             if flight.sealed.items.is_empty() {
                 self.close(&flight);
@@ -347,7 +389,13 @@ impl Schedule {
         }
     }
 
-    fn regroup(&mut self, map: ShardMap) {
+    fn regroup(&mut self, map: ShardMap, now: Instant) {
+        // A shard that was there before keeps what was learned of it; what a new one takes is learned anew.
+        let limiter = |shard: &headworks_record::Shard| {
+            let before = self.map.open().iter().position(|old| old.id == shard.id);
+            before.map_or_else(|| Limiter::new(self.config.limit_shards, now), |at| self.limiters[at].clone())
+        };
+        self.limiters = map.open().iter().map(limiter).collect();
         let old = std::mem::replace(&mut self.lanes, lanes_of(&map, self.lanes_per_shard));
         self.map = map;
         self.ready.clear();
@@ -372,25 +420,28 @@ fn lanes_of(map: &ShardMap, count: LaneCount) -> Vec<Lane> {
     map.open().iter().flat_map(|shard| (0..count.get()).map(move |number| lane(shard, number))).collect()
 }
 
-fn placed(sealed: Sealed, stored: &Stored) -> impl Iterator<Item = Answer> {
-    sealed.items.into_iter().enumerate().map(|(i, item)| {
+fn place(sealed: Sealed, stored: &Stored, answers: &mut Answers<'_>) {
+    for (item, sub_sequence_number) in sealed.items.into_iter().zip(0..) {
         let placed = Placed {
             shard: stored.shard.clone(),
             sequence_number: stored.sequence_number.clone(),
-            sub_sequence_number: i as u32,
+            sub_sequence_number,
             attempts: item.attempts,
         };
-        (item, Ok(placed))
-    })
+        answers.give(item, Ok(placed));
+    }
 }
 
-fn expire(item: Item) -> Answer {
+fn expire(item: Item, hot: Option<&HotKey>, answers: &mut Answers<'_>) {
     let attempts = item.attempts;
-    let last = item.last.as_deref().unwrap_or("it waited behind others").to_owned();
+    let mut last = item.last.as_deref().unwrap_or("it waited behind others").to_owned();
+    if let Some(hot) = hot {
+        last = format!("{last}; {hot}");
+    }
     let failure = if item.maybe_stored {
         Failure::OutcomeUnknown { attempts, last }
     } else {
         Failure::DeadlineExceeded { attempts, last }
     };
-    (item, Err(failure))
+    answers.give(item, Err(failure));
 }

@@ -1,8 +1,8 @@
 //! The task that owns a writer's lanes.
 
 use std::collections::HashMap;
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use futures_util::future::{BoxFuture, FutureExt as _, OptionFuture};
@@ -16,15 +16,17 @@ use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
+use crate::answers::Answers;
 use crate::batches::Batches;
 use crate::call::{self, Answered};
 use crate::config::{Config, ConfigError};
-use crate::handle::{self, Batch, Handle, Message};
-use crate::lane::Item;
+use crate::handle::{Batch, Handle, HotKeys, Message, Unfit};
+use crate::hot::HotKey;
+use crate::item::Item;
 use crate::outcome::Failure;
-use crate::schedule::{Answer, Flight, Schedule, Trouble};
+use crate::schedule::{Flight, Schedule, Trouble};
 use crate::stats::{self, Counters};
-use crate::stream::{CallError, Fault, ListedShard, Stored, Stream};
+use crate::stream::{CallError, Capacity, Fault, ListedShard, Stored, Stream};
 
 /// How many messages are taken before lanes are looked at: enough to fill aggregates under load.
 const MESSAGES_AT_ONCE: usize = 256;
@@ -96,6 +98,7 @@ pub struct Writer {
     drains: Vec<oneshot::Sender<()>>,
     calls: JoinSet<Answered>,
     flights: HashMap<Id, Vec<Flight>>,
+    hot_keys: HotKeys,
     rng: SmallRng,
 }
 
@@ -103,6 +106,13 @@ impl std::fmt::Debug for dyn Stream {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_tuple("Stream").field(&self.name()).finish()
     }
+}
+
+/// Borrows no more of the writer than answering takes.
+macro_rules! answers {
+    ($writer:expr) => {
+        Answers::new(&mut $writer.batches, &$writer.counters, &$writer.tracer, $writer.stream.name())
+    };
 }
 
 type Listing = BoxFuture<'static, Result<ShardMap, String>>;
@@ -125,20 +135,34 @@ impl Writer {
     ) -> Result<(Writer, Handle), StartError> {
         config.validate()?;
         let name = || stream.name().to_owned();
-        let listed =
-            stream.list_shards().await.map_err(|source| StartError::Stream { stream: name(), source })?;
-        let map = map_of(listed).map_err(|source| StartError::ShardMap { stream: name(), source })?;
-        let lanes = stream.lanes().await.map_err(|source| StartError::Stream { stream: name(), source })?;
+        let unreadable = |source| StartError::Stream { stream: name(), source };
+        let capacity = async {
+            match config.capacity {
+                Some(capacity) => capacity,
+                // Nothing but the bill depends on it.
+                None => stream.capacity().await.unwrap_or_else(|error| {
+                    let stream = stream.name();
+                    warn!(stream, "its capacity mode is not known, taken as provisioned: {error}; grant kinesis:DescribeStreamSummary, or set capacity");
+                    Capacity::Provisioned
+                }),
+            }
+        };
+        let (listed, lanes, capacity) = tokio::join!(stream.list_shards(), stream.lanes(), capacity);
+        let map = map_of(listed.map_err(unreadable)?)
+            .map_err(|source| StartError::ShardMap { stream: name(), source })?;
+        let lanes = lanes.map_err(unreadable)?;
         let config = Arc::new(config);
         let counters = Arc::new(Counters::default());
         let (sender, queue) = mpsc::channel(MESSAGES_AT_ONCE);
+        let hot_keys = HotKeys::default();
         let handle = Handle {
+            hot_keys: Arc::clone(&hot_keys),
             queue: sender,
             budget: Arc::new(Semaphore::new(config.max_buffered_bytes)),
             config: Arc::clone(&config),
             counters: Arc::clone(&counters),
         };
-        let schedule = Schedule::new(Arc::clone(&config), map, lanes);
+        let schedule = Schedule::new(Arc::clone(&config), map, lanes, capacity, Instant::now());
         let writer = Writer {
             stream,
             config,
@@ -150,6 +174,7 @@ impl Writer {
             drains: Vec::new(),
             calls: JoinSet::new(),
             flights: HashMap::new(),
+            hot_keys,
             rng: SmallRng::from_rng(&mut rand::rng()),
         };
         Ok((writer, handle))
@@ -213,30 +238,18 @@ impl Writer {
     }
 
     fn accept(&mut self, batch: Batch) {
-        let now = Instant::now();
-        let Batch { puts, answer, permit } = batch;
-        if puts.is_empty() {
+        let Batch { items, failed, answer, permit } = batch;
+        if items.is_empty() && failed.is_empty() {
             let _ = answer.send(Vec::new());
             return;
         }
-        let number = self.batches.open(puts.len(), answer, permit);
-        for (place, put) in puts.into_iter().enumerate() {
-            let fits = handle::check_size(&self.config, &put);
-            let item = Item {
-                hash: put.record.hash_key(),
-                deadline: put.deadline.unwrap_or_else(|| now + self.config.deadline()),
-                record: put.record,
-                origin: put.origin,
-                batch: number,
-                place,
-                attempts: 0,
-                maybe_stored: false,
-                last: None,
-            };
-            match fits {
-                Ok(()) => self.schedule.push(item),
-                Err(failure) => self.answer((item, Err(failure))),
-            }
+        let number = self.batches.open(items.len() + failed.len(), answer, permit);
+        for Unfit { place, creation, failure } in failed {
+            answers!(self).refuse(number, place, creation.as_ref(), failure);
+        }
+        for mut item in items {
+            item.batch = number;
+            self.schedule.push(item);
         }
     }
 
@@ -245,9 +258,7 @@ impl Writer {
         let hurry = !self.drains.is_empty() || self.queue.is_closed();
         loop {
             let room = self.calls.len() < self.config.concurrency;
-            let mut answers = Vec::new();
-            let flights = self.schedule.collect(now, room, hurry, &mut answers);
-            answers.into_iter().for_each(|answer| self.answer(answer));
+            let flights = self.schedule.collect(now, room, hurry, &mut answers!(self));
             if flights.is_empty() {
                 return;
             }
@@ -278,12 +289,27 @@ impl Writer {
                 call::all(flights.len(), Fault::Ambiguous, "call-panicked", "the call panicked".to_owned())
             }
         };
-        let mut answers = Vec::new();
         self.warn(&flights, &results);
+        let mut answers = answers!(self);
         for (flight, result) in flights.into_iter().zip(results) {
             self.schedule.settle(flight, result, now, &mut self.rng, &mut answers);
         }
-        answers.into_iter().for_each(|answer| self.answer(answer));
+        drop(answers);
+        self.name_hot_keys();
+    }
+
+    /// Says once of each hot key which it is, and keeps the list for whoever asks.
+    fn name_hot_keys(&self) {
+        let mut known = self.hot_keys.lock().unwrap_or_else(PoisonError::into_inner);
+        let now: Vec<Arc<HotKey>> = self.schedule.hot_keys().cloned().collect();
+        if now.len() == known.len() && now.iter().zip(&*known).all(|(a, b)| Arc::ptr_eq(a, b)) {
+            return;
+        }
+        for hot in now.iter().filter(|hot| known.iter().all(|old| !Arc::ptr_eq(old, hot))) {
+            warn!(stream = self.stream.name(), key = &*hot.key, lane = &*hot.lane, "{hot}");
+            stats::add(&self.counters.hot_keys, 1);
+        }
+        *known = now;
     }
 
     fn list(&self, failures: u32) -> Listing {
@@ -302,7 +328,7 @@ impl Writer {
         match listed {
             Ok(map) => {
                 let shards = map.open().len();
-                if self.schedule.refresh(map) {
+                if self.schedule.refresh(map, Instant::now()) {
                     stats::add(&self.counters.map_changes, 1);
                     info!(%stream, shards, "the stream was resharded");
                 }
@@ -310,30 +336,6 @@ impl Writer {
             }
             Err(error) => warn!(%stream, "the shards cannot be listed: {error}"),
         }
-    }
-
-    fn answer(&mut self, (item, outcome): Answer) {
-        match &outcome {
-            Ok(_) => {
-                stats::add(&self.counters.stored, 1);
-                stats::add(&self.counters.user_bytes, item.record.user_bytes() as u64);
-            }
-            Err(failure) => {
-                stats::add(&self.counters.failed, 1);
-                if let Some(creation) = item.record.headers.creation() {
-                    let (code, message) = (failure.code(), failure.to_string());
-                    self.tracer.failed(
-                        creation,
-                        names::SEND,
-                        self.stream.name(),
-                        SystemTime::now(),
-                        code,
-                        &message,
-                    );
-                }
-            }
-        }
-        self.batches.settle(item.batch, item.place, outcome);
     }
 
     /// Says once per call what was not stored.
@@ -344,6 +346,8 @@ impl Writer {
         let Some((first, trouble)) = failed().next() else { return };
         let aggregates = failed().count();
         stats::add(&self.counters.entry_failures, aggregates as u64);
+        let throttled = failed().filter(|(_, trouble)| trouble.fault == Fault::Throttled).count();
+        stats::add(&self.counters.throttled, throttled as u64);
         let records: usize = failed().map(|(flight, _)| flight.sealed.items.len()).sum();
         let lane = &*first.sealed.entry.partition_key;
         warn!(stream = self.stream.name(), aggregates, records, lane, fault = ?trouble.fault, "not stored: {}", trouble.message);
@@ -368,7 +372,7 @@ impl Writer {
             ]
         };
         let step = Step::send(self.stream.name(), started, ended);
-        let creations = items().filter_map(|item| item.record.headers.creation());
+        let creations = items().filter_map(|item| item.creation());
         let records = flights.iter().map(|flight| flight.sealed.items.len()).sum();
         self.tracer.batch(step, creations, records, attributes, outcome);
     }
@@ -386,6 +390,7 @@ impl Writer {
             .collect();
         left.extend(self.schedule.abandon());
         let unanswered = left.len();
+        let mut answers = answers!(self);
         for item in left {
             let failure = if item.maybe_stored {
                 let last =
@@ -394,7 +399,7 @@ impl Writer {
             } else {
                 Failure::Stopped
             };
-            self.answer((item, Err(failure)));
+            answers.give(item, Err(failure));
         }
         Report { unanswered }
     }

@@ -12,6 +12,8 @@ pub(crate) struct Counters {
     pub(crate) entry_bytes: AtomicU64,
     pub(crate) user_bytes: AtomicU64,
     pub(crate) entry_failures: AtomicU64,
+    pub(crate) throttled: AtomicU64,
+    pub(crate) hot_keys: AtomicU64,
     pub(crate) misplaced: AtomicU64,
     pub(crate) map_changes: AtomicU64,
 }
@@ -40,6 +42,11 @@ pub struct Stats {
     pub user_bytes: u64,
     /// Entries that the service refused for the moment.
     pub entry_failures: u64,
+    /// Of those, the ones that it throttled: the shard's limit, or this writer's part of it, was met.
+    pub throttled: u64,
+    /// How often a key was found to bring more than its shard takes; [`Handle::hot_keys`](crate::Handle::hot_keys)
+    /// names those that do so now.
+    pub hot_keys: u64,
     /// Aggregates put again because another shard answered than the one that was predicted.
     pub misplaced: u64,
     /// How often a fresh shard map replaced the old one.
@@ -58,6 +65,8 @@ impl Counters {
             entry_bytes: get(&self.entry_bytes),
             user_bytes: get(&self.user_bytes),
             entry_failures: get(&self.entry_failures),
+            throttled: get(&self.throttled),
+            hot_keys: get(&self.hot_keys),
             misplaced: get(&self.misplaced),
             map_changes: get(&self.map_changes),
         }

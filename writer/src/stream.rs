@@ -4,6 +4,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use bytestring::ByteString;
 use headworks_record::{HashKey, LaneCount, Shard, ShardId};
+use serde::{Deserialize, Serialize};
 
 /// A stream that records can be put on.
 #[async_trait]
@@ -17,8 +18,34 @@ pub trait Stream: Send + Sync + 'static {
     /// How many lanes a shard of this stream has; all writers of the stream must see the same number.
     async fn lanes(&self) -> Result<LaneCount, CallError>;
 
+    /// By what the service bills this stream: it decides at which sizes aggregates are sealed.
+    async fn capacity(&self) -> Result<Capacity, CallError> {
+        Ok(Capacity::Provisioned)
+    }
+
     /// One `PutRecords` call: one answer per entry, in order.
     async fn put_records(&self, entries: &[Entry]) -> Result<Vec<Result<Stored, EntryError>>, CallError>;
+}
+
+/// A stream's capacity mode.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+#[non_exhaustive]
+pub enum Capacity {
+    /// Billed by shard hours and by PUT payload units of 25 KiB.
+    Provisioned,
+    /// Billed by the volume of data, each Kinesis record rounded up to a whole KiB.
+    OnDemand,
+}
+
+impl Capacity {
+    /// What each Kinesis record is rounded up to on the bill, in bytes (Amazon Kinesis Data Streams pricing).
+    pub fn unit(self) -> usize {
+        match self {
+            Capacity::Provisioned => 25 * 1024,
+            Capacity::OnDemand => 1024,
+        }
+    }
 }
 
 /// A shard as the service lists it.

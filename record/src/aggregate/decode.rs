@@ -6,10 +6,12 @@ use md5::{Digest, Md5};
 use super::envelope::{Envelope, Origin};
 use super::member::{Member, Parts};
 use super::wire::{self, Span, Value};
-use super::{DIGEST_LEN, MAGIC, VERSION, field};
+use super::zstd::{self, Inflated};
+use super::{COMPRESSED_VERSION, DIGEST_LEN, MAGIC, field};
 
 /// What a Kinesis record's data turned out to be.
 #[derive(Debug, Clone)]
+#[expect(clippy::large_enum_variant, reason = "one per Kinesis record, which is nearly always an aggregate")]
 pub enum Decoded {
     /// Not in the aggregated format: one record with no headers and that data.
     Plain,
@@ -33,6 +35,9 @@ pub enum Damage {
     /// The protobuf is malformed, or lacks a field that the KPL requires.
     #[error("the protobuf is malformed")]
     Protobuf,
+    /// The zstd frame is malformed, or holds no aggregate.
+    #[error("the zstd frame is malformed, or holds no aggregate")]
+    Frame,
 }
 
 /// Why a whole Kinesis record cannot be delivered. It goes to the dead letters.
@@ -55,11 +60,23 @@ pub enum Error {
     },
     /// The envelope is newer than this reader.
     #[error(
-        "the aggregate's envelope has version {found}, this reader knows up to {VERSION}; deploy readers before writers"
+        "the aggregate's envelope has version {found}, this reader knows up to {COMPRESSED_VERSION}; deploy readers before writers"
     )]
     UnsupportedVersion {
         /// The version found.
         found: u64,
+    },
+    /// A compressed aggregate would take more memory than a reader gives it.
+    #[error(
+        "the compressed aggregate of {compressed} bytes claims to hold {inflated}, the limit is {limit} (12 MiB, and 500 bytes for each compressed one); its writer is at fault, switch its compression off"
+    )]
+    Inflates {
+        /// Bytes of the frame.
+        compressed: usize,
+        /// Bytes that it says it holds.
+        inflated: u64,
+        /// The most that a frame of this size may hold.
+        limit: u64,
     },
     /// A member's explicit hash key or creation context cannot be read.
     #[error("member {member} cannot be read: {reason}")]
@@ -77,6 +94,7 @@ impl Error {
         match self {
             Error::IndexOutOfRange { .. } => "aggregate-index-out-of-range",
             Error::UnsupportedVersion { .. } => "aggregate-version-unsupported",
+            Error::Inflates { .. } => "aggregate-inflates-too-far",
             Error::BadMember { .. } => "aggregate-member-invalid",
         }
     }
@@ -93,7 +111,9 @@ pub struct Aggregate {
     pub(super) blob: Bytes,
     pub(super) keys: Vec<Span>,
     pub(super) hash_keys: Vec<Span>,
-    members: Vec<Parts>,
+    pub(super) members: Vec<Parts>,
+    /// The MD5 of the protobuf, to go on from.
+    pub(super) digest: Md5,
     envelope: Option<Envelope>,
     origins: Vec<(Origin, u64)>,
 }
@@ -111,7 +131,12 @@ impl Aggregate {
 
     /// The members in order. A member's place here is its sub-sequence number.
     pub fn members(&self) -> impl ExactSizeIterator<Item = Member<'_>> {
-        self.members.iter().map(|parts| Member { aggregate: self, parts: *parts })
+        self.members.iter().map(|parts| Member { aggregate: self, parts })
+    }
+
+    /// The member at this place, if there is one.
+    pub fn member(&self, place: usize) -> Option<Member<'_>> {
+        self.members.get(place).map(|parts| Member { aggregate: self, parts })
     }
 
     /// Our envelope; `None` for aggregates of other writers.
@@ -129,33 +154,55 @@ impl Aggregate {
     }
 }
 
-/// Takes a Kinesis record's data apart.
+/// Takes a Kinesis record's data apart. Of a [compressed](zstd) aggregate it gives the inner one.
 ///
 /// Never panics, whatever the bytes. Every index is checked before anything is returned, so a reader
 /// never delivers half of an aggregate.
 pub fn decode(data: &Bytes) -> Result<Decoded, Error> {
+    let outer = match unpack(data)? {
+        Decoded::Aggregate(aggregate) if is_compressed(&aggregate) => aggregate,
+        decoded => return Ok(decoded),
+    };
+    match zstd::inflate(&outer)? {
+        Inflated::Aggregate(blob) => match unpack(&blob)? {
+            // Once, never nested.
+            Decoded::Aggregate(inner) if !is_compressed(&inner) => Ok(Decoded::Aggregate(inner)),
+            _ => Ok(Decoded::Damaged(Damage::Frame)),
+        },
+        Inflated::Damaged => Ok(Decoded::Damaged(Damage::Frame)),
+    }
+}
+
+fn is_compressed(aggregate: &Aggregate) -> bool {
+    aggregate.envelope.is_some_and(|envelope| envelope.version == COMPRESSED_VERSION)
+}
+
+fn unpack(data: &Bytes) -> Result<Decoded, Error> {
     if !data.starts_with(&MAGIC) {
         return Ok(Decoded::Plain);
     }
     let Some(end) = data.len().checked_sub(DIGEST_LEN).filter(|end| *end >= MAGIC.len()) else {
         return Ok(Decoded::Damaged(Damage::Truncated));
     };
-    if Md5::digest(&data[MAGIC.len()..end])[..] != data[end..] {
+    let digest = Md5::new_with_prefix(&data[MAGIC.len()..end]);
+    if digest.clone().finalize()[..] != data[end..] {
         return Ok(Decoded::Damaged(Damage::Digest));
     }
-    let Some(aggregate) = parse(data, end) else {
+    let Some(mut aggregate) = parse(data, end, digest) else {
         return Ok(Decoded::Damaged(Damage::Protobuf));
     };
     check(&aggregate)?;
+    read_creations(&mut aggregate)?;
     Ok(Decoded::Aggregate(aggregate))
 }
 
-fn parse(data: &Bytes, end: usize) -> Option<Aggregate> {
+fn parse(data: &Bytes, end: usize, digest: Md5) -> Option<Aggregate> {
     let mut aggregate = Aggregate {
         blob: data.clone(),
         keys: Vec::new(),
         hash_keys: Vec::new(),
         members: Vec::new(),
+        digest,
         envelope: None,
         origins: Vec::new(),
     };
@@ -181,7 +228,7 @@ pub(super) fn text(data: &[u8], span: Span) -> Option<Span> {
 }
 
 fn check(aggregate: &Aggregate) -> Result<(), Error> {
-    if let Some(envelope) = aggregate.envelope.filter(|e| e.version > VERSION) {
+    if let Some(envelope) = aggregate.envelope.filter(|e| e.version > COMPRESSED_VERSION) {
         return Err(Error::UnsupportedVersion { found: envelope.version });
     }
     for (i, member) in aggregate.members.iter().enumerate() {
@@ -200,9 +247,25 @@ fn check(aggregate: &Aggregate) -> Result<(), Error> {
             reason: "the origins name more members than there are".to_owned(),
         })?;
     }
-    if aggregate.envelope.is_some() {
-        for (i, member) in aggregate.members().enumerate() {
-            member.check().map_err(|reason| Error::BadMember { member: i, reason })?;
+    Ok(())
+}
+
+/// Checks what an aggregate of ours promises about each member, and keeps what had to be read for it.
+fn read_creations(aggregate: &mut Aggregate) -> Result<(), Error> {
+    if aggregate.envelope.is_none() {
+        return Ok(());
+    }
+    for place in 0..aggregate.members.len() {
+        let member = Member { aggregate, parts: &aggregate.members[place] };
+        let bad = |reason| Error::BadMember { member: place, reason };
+        if member.explicit_hash_key().is_some() {
+            member.hash_key().map_err(|error| bad(error.to_string()))?;
+        }
+        let read = member.read_creation().map_err(bad)?;
+        if let Some((creation, relative)) = read {
+            let parts = &mut aggregate.members[place];
+            parts.creation = Some(creation);
+            parts.time_is_relative = relative;
         }
     }
     Ok(())

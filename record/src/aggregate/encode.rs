@@ -6,8 +6,10 @@ use md5::{Digest, Md5};
 use rustc_hash::FxHashMap;
 
 use super::envelope::{Envelope, Origin};
-use super::{DIGEST_LEN, MAGIC, VERSION, field, wire};
-use crate::creation;
+use super::member::Member;
+use super::splice::Rest;
+use super::{COMPRESSED_VERSION, DIGEST_LEN, MAGIC, VERSION, field, wire};
+use crate::creation::{self, Creation};
 use crate::key::HashKey;
 use crate::record::Record;
 
@@ -27,6 +29,7 @@ pub struct Builder {
     base_ms: u64,
     origins: Vec<(Origin, u64)>,
     closed_origins_len: usize,
+    compressed: bool,
 }
 
 /// The sizes that one more record would bring.
@@ -43,6 +46,16 @@ impl Builder {
     /// An aggregate without members.
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// An aggregate without members, with room for this many bytes of them.
+    pub fn with_capacity(bytes: usize) -> Self {
+        Self { records: Vec::with_capacity(bytes), ..Self::default() }
+    }
+
+    /// An aggregate for the one record that holds a frame.
+    pub(super) fn compressed() -> Self {
+        Self { compressed: true, ..Self::default() }
     }
 
     /// How many members it has.
@@ -63,20 +76,12 @@ impl Builder {
 
     /// The exact length that the blob would have with this record.
     pub fn len_with(&self, record: &Record, origin: Option<&Origin>) -> usize {
-        let add = self.addition(record);
-        let open = match (self.origins.last(), origin) {
-            (Some((last, run)), Some(origin)) if last == origin => origin_len(last, run + 1),
-            (Some((last, run)), Some(origin)) => origin_len(last, *run) + origin_len(origin, 1),
-            (Some((last, run)), None) => origin_len(last, *run),
-            (None, Some(origin)) => origin_len(origin, 1),
-            (None, None) => 0,
-        };
-        self.fixed_len()
-            + add.tables
-            + wire::bytes_field_len(field::RECORD, add.body)
-            + envelope_len(add.base_ms)
-            + self.closed_origins_len
-            + open
+        self.grown(&self.addition_of(record), origin)
+    }
+
+    /// The exact length that the blob would have with this member of another aggregate.
+    pub fn len_with_member(&self, member: &Member<'_>, origin: Option<&Origin>) -> usize {
+        self.grown(&self.addition_of_member(member).0, origin)
     }
 
     /// Adds a record that was created here.
@@ -88,51 +93,68 @@ impl Builder {
     ///
     /// Either all members of an aggregate have an origin or none has.
     pub fn push_from(&mut self, record: &Record, origin: Option<&Origin>) {
-        let add = self.addition(record);
-        self.base_ms = add.base_ms;
-        if add.new_key {
-            let key = record.key.text();
-            wire::put_bytes_field(&mut self.key_table, field::PARTITION_KEY, key.as_bytes());
-            self.keys.insert(key.clone(), add.key_index);
+        let add = self.addition_of(record);
+        self.append(&add, record, origin);
+    }
+
+    /// Adds a record if the blob stays within this length; tells whether it did.
+    pub fn push_within(&mut self, record: &Record, origin: Option<&Origin>, limit: usize) -> bool {
+        let add = self.addition_of(record);
+        let fits = self.grown(&add, origin) <= limit;
+        if fits {
+            self.append(&add, record, origin);
         }
-        if let (Some((index, true)), Some(hash_key)) = (add.hash_key, record.explicit_hash_key) {
-            wire::put_bytes_field(&mut self.hash_key_table, field::HASH_KEY, hash_key.to_string().as_bytes());
-            self.hash_keys.insert(hash_key, index);
+        fits
+    }
+
+    /// Adds a member of another aggregate, copying its payload and tags as they are encoded there.
+    ///
+    /// An explicit hash key of another writer that is no number is left out; [`Member::hash_key`] tells
+    /// beforehand.
+    pub fn push_member(&mut self, member: &Member<'_>, origin: Option<&Origin>) {
+        let (add, rest) = self.addition_of_member(member);
+        self.append_member(&add, &rest, member, origin);
+    }
+
+    /// Adds a member of another aggregate if the blob stays within this length; tells whether it did.
+    pub fn push_member_within(&mut self, member: &Member<'_>, origin: Option<&Origin>, limit: usize) -> bool {
+        let (add, rest) = self.addition_of_member(member);
+        let fits = self.grown(&add, origin) <= limit;
+        if fits {
+            self.append_member(&add, &rest, member, origin);
         }
-        let out = &mut self.records;
-        wire::put_bytes_key(out, field::RECORD, add.body);
-        wire::put_varint_field(out, field::record::KEY_INDEX, add.key_index);
-        if let Some((index, _)) = add.hash_key {
-            wire::put_varint_field(out, field::record::HASH_KEY_INDEX, index);
-        }
-        wire::put_bytes_field(out, field::record::DATA, &record.data);
-        if let Some(creation) = record.headers.creation() {
-            let len = creation.tag_len(self.base_ms);
-            wire::put_bytes_key(out, field::record::TAG, tag_body_len(creation::TAG.len(), len));
-            wire::put_bytes_field(out, field::tag::NAME, creation::TAG.as_bytes());
-            wire::put_bytes_key(out, field::tag::VALUE, len);
-            creation.write_tag(self.base_ms, out);
-        }
-        for (name, value) in record.headers.entries() {
-            wire::put_bytes_key(out, field::record::TAG, tag_body_len(name.len(), value.len()));
-            wire::put_bytes_field(out, field::tag::NAME, name.as_bytes());
-            wire::put_bytes_field(out, field::tag::VALUE, value.as_bytes());
-        }
-        self.members += 1;
-        if let Some(origin) = origin {
-            self.extend_origins(origin);
-        }
+        fits
     }
 
     /// The blob: what goes into a Kinesis record's data.
-    pub fn finish(self) -> Bytes {
+    pub fn finish(mut self) -> Bytes {
+        self.take()
+    }
+
+    /// The blob, leaving an aggregate without members that has the memory of this one.
+    pub fn take(&mut self) -> Bytes {
+        let blob = self.encode();
+        self.keys.clear();
+        self.hash_keys.clear();
+        self.key_table.clear();
+        self.hash_key_table.clear();
+        self.records.clear();
+        self.members = 0;
+        self.base_ms = 0;
+        self.origins.clear();
+        self.closed_origins_len = 0;
+        blob
+    }
+
+    fn encode(&self) -> Bytes {
         let len = self.len();
         let mut out = Vec::with_capacity(len);
         out.extend_from_slice(&MAGIC);
         out.extend_from_slice(&self.key_table);
         out.extend_from_slice(&self.hash_key_table);
         out.extend_from_slice(&self.records);
-        let envelope = Envelope { version: VERSION, base_ms: self.base_ms };
+        let version = if self.compressed { COMPRESSED_VERSION } else { VERSION };
+        let envelope = Envelope { version, base_ms: self.base_ms };
         wire::put_bytes_key(&mut out, field::ENVELOPE, envelope.body_len());
         envelope.write_body(&mut out);
         for (origin, run) in &self.origins {
@@ -149,16 +171,32 @@ impl Builder {
         MAGIC.len() + self.key_table.len() + self.hash_key_table.len() + self.records.len() + DIGEST_LEN
     }
 
-    fn addition(&self, record: &Record) -> Addition {
+    fn grown(&self, add: &Addition, origin: Option<&Origin>) -> usize {
+        let open = match (self.origins.last(), origin) {
+            (Some((last, run)), Some(origin)) if last == origin => origin_len(last, run + 1),
+            (Some((last, run)), Some(origin)) => origin_len(last, *run) + origin_len(origin, 1),
+            (Some((last, run)), None) => origin_len(last, *run),
+            (None, Some(origin)) => origin_len(origin, 1),
+            (None, None) => 0,
+        };
+        self.fixed_len()
+            + add.tables
+            + wire::bytes_field_len(field::RECORD, add.body)
+            + envelope_len(add.base_ms)
+            + self.closed_origins_len
+            + open
+    }
+
+    /// `rest`: the length of everything in the member but its indices.
+    fn addition(&self, key: &str, hash_key: Option<HashKey>, base_ms: u64, rest: usize) -> Addition {
         let mut tables = 0;
-        let known = self.keys.get(record.key.text()).copied();
+        let known = self.keys.get(key).copied();
         let key_index = known.unwrap_or(self.keys.len() as u64);
         if known.is_none() {
-            tables += wire::bytes_field_len(field::PARTITION_KEY, record.key.text().len());
+            tables += wire::bytes_field_len(field::PARTITION_KEY, key.len());
         }
-        let mut body = wire::varint_field_len(field::record::KEY_INDEX, key_index)
-            + wire::bytes_field_len(field::record::DATA, record.data.len());
-        let hash_key = record.explicit_hash_key.map(|hash_key| {
+        let mut body = wire::varint_field_len(field::record::KEY_INDEX, key_index) + rest;
+        let hash_key = hash_key.map(|hash_key| {
             let known = self.hash_keys.get(&hash_key).copied();
             let index = known.unwrap_or(self.hash_keys.len() as u64);
             if known.is_none() {
@@ -167,16 +205,87 @@ impl Builder {
             body += wire::varint_field_len(field::record::HASH_KEY_INDEX, index);
             (index, known.is_none())
         });
+        Addition { key_index, new_key: known.is_none(), hash_key, body, base_ms, tables }
+    }
+
+    fn addition_of(&self, record: &Record) -> Addition {
         // The first member whose time is not in its trace id sets the base for those that follow.
         let mut base_ms = self.base_ms;
+        let mut rest = wire::bytes_field_len(field::record::DATA, record.data.len());
         if let Some(creation) = record.headers.creation() {
             if base_ms == 0 && !creation.time_is_in_trace_id() {
                 base_ms = creation.created_ms;
             }
-            body += tag_len(creation::TAG.len(), creation.tag_len(base_ms));
+            rest += creation_len(creation, base_ms);
         }
-        body += record.headers.entries().iter().map(|(n, v)| tag_len(n.len(), v.len())).sum::<usize>();
-        Addition { key_index, new_key: known.is_none(), hash_key, body, base_ms, tables }
+        rest += record.headers.entries().iter().map(|(n, v)| tag_len(n.len(), v.len())).sum::<usize>();
+        self.addition(record.key.as_str(), record.explicit_hash_key, base_ms, rest)
+    }
+
+    fn addition_of_member<'m>(&self, member: &Member<'m>) -> (Addition, Rest<'m>) {
+        let (base_ms, rest) = Rest::of(member, self.base_ms);
+        let hash_key = member.explicit_hash_key().and_then(|text| text.parse().ok());
+        (self.addition(member.key(), hash_key, base_ms, rest.len(base_ms)), rest)
+    }
+
+    fn append(&mut self, add: &Addition, record: &Record, origin: Option<&Origin>) {
+        if add.new_key {
+            self.add_key(record.key.text().clone(), add.key_index);
+        }
+        self.begin(add, record.explicit_hash_key);
+        let out = &mut self.records;
+        wire::put_bytes_field(out, field::record::DATA, &record.data);
+        if let Some(creation) = record.headers.creation() {
+            put_creation(out, creation, add.base_ms);
+        }
+        for (name, value) in record.headers.entries() {
+            wire::put_bytes_key(out, field::record::TAG, tag_body_len(name.len(), value.len()));
+            wire::put_bytes_field(out, field::tag::NAME, name.as_bytes());
+            wire::put_bytes_field(out, field::tag::VALUE, value.as_bytes());
+        }
+        self.count(origin);
+    }
+
+    fn append_member(
+        &mut self,
+        add: &Addition,
+        rest: &Rest<'_>,
+        member: &Member<'_>,
+        origin: Option<&Origin>,
+    ) {
+        if add.new_key {
+            self.add_key(member.shared_key(), add.key_index);
+        }
+        self.begin(add, member.explicit_hash_key().and_then(|text| text.parse().ok()));
+        rest.write(add.base_ms, &mut self.records);
+        self.count(origin);
+    }
+
+    fn add_key(&mut self, key: ByteString, index: u64) {
+        wire::put_bytes_field(&mut self.key_table, field::PARTITION_KEY, key.as_bytes());
+        self.keys.insert(key, index);
+    }
+
+    /// Begins a member: its frame and its indices.
+    fn begin(&mut self, add: &Addition, hash_key: Option<HashKey>) {
+        self.base_ms = add.base_ms;
+        if let (Some((index, true)), Some(hash_key)) = (add.hash_key, hash_key) {
+            wire::put_bytes_field(&mut self.hash_key_table, field::HASH_KEY, hash_key.to_string().as_bytes());
+            self.hash_keys.insert(hash_key, index);
+        }
+        let out = &mut self.records;
+        wire::put_bytes_key(out, field::RECORD, add.body);
+        wire::put_varint_field(out, field::record::KEY_INDEX, add.key_index);
+        if let Some((index, _)) = add.hash_key {
+            wire::put_varint_field(out, field::record::HASH_KEY_INDEX, index);
+        }
+    }
+
+    fn count(&mut self, origin: Option<&Origin>) {
+        self.members += 1;
+        if let Some(origin) = origin {
+            self.extend_origins(origin);
+        }
     }
 
     fn extend_origins(&mut self, origin: &Origin) {
@@ -190,6 +299,18 @@ impl Builder {
     }
 }
 
+pub(super) fn put_creation(out: &mut Vec<u8>, creation: &Creation, base_ms: u64) {
+    let len = creation.tag_len(base_ms);
+    wire::put_bytes_key(out, field::record::TAG, tag_body_len(creation::TAG.len(), len));
+    wire::put_bytes_field(out, field::tag::NAME, creation::TAG.as_bytes());
+    wire::put_bytes_key(out, field::tag::VALUE, len);
+    creation.write_tag(base_ms, out);
+}
+
+pub(super) fn creation_len(creation: &Creation, base_ms: u64) -> usize {
+    tag_len(creation::TAG.len(), creation.tag_len(base_ms))
+}
+
 fn tag_body_len(name: usize, value: usize) -> usize {
     wire::bytes_field_len(field::tag::NAME, name) + wire::bytes_field_len(field::tag::VALUE, value)
 }
@@ -198,11 +319,12 @@ fn tag_len(name: usize, value: usize) -> usize {
     wire::bytes_field_len(field::record::TAG, tag_body_len(name, value))
 }
 
-fn origin_len(origin: &Origin, run: u64) -> usize {
+pub(super) fn origin_len(origin: &Origin, run: u64) -> usize {
     wire::bytes_field_len(field::ORIGIN, origin.body_len(run))
 }
 
 fn envelope_len(base_ms: u64) -> usize {
+    // Both versions take one byte.
     wire::bytes_field_len(field::ENVELOPE, Envelope { version: VERSION, base_ms }.body_len())
 }
 

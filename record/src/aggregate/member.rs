@@ -17,7 +17,13 @@ pub(super) struct Parts {
     pub(super) key: u64,
     pub(super) hash_key: Option<u64>,
     data: Span,
-    body: Span,
+    pub(super) body: Span,
+    /// Where everything but the indices lies, if it is in one piece, as all known writers have it.
+    pub(super) tail: Option<usize>,
+    /// The creation context, in an aggregate of ours.
+    pub(super) creation: Option<Creation>,
+    /// Its time is relative to the aggregate's base time.
+    pub(super) time_is_relative: bool,
 }
 
 impl Parts {
@@ -25,9 +31,17 @@ impl Parts {
     /// requires (key index and data).
     pub(super) fn parse(blob: &[u8], body: Span) -> Option<Self> {
         let (mut key, mut hash_key, mut data) = (None, None, None);
+        let (mut tail, mut in_one_piece) = (None, true);
         let mut at = body.start;
         while at < body.end {
-            match wire::read_field(blob, &mut at, body.end)? {
+            let start = at;
+            let (number, value) = wire::read_field(blob, &mut at, body.end)?;
+            if matches!(number, field::record::KEY_INDEX | field::record::HASH_KEY_INDEX) {
+                in_one_piece &= tail.is_none();
+            } else {
+                tail.get_or_insert(start);
+            }
+            match (number, value) {
                 (field::record::KEY_INDEX, Value::Varint(index)) => key = Some(index),
                 (field::record::HASH_KEY_INDEX, Value::Varint(index)) => hash_key = Some(index),
                 (field::record::DATA, Value::Bytes(span)) => data = Some(span),
@@ -38,7 +52,15 @@ impl Parts {
                 _ => {}
             }
         }
-        Some(Self { key: key?, hash_key, data: data?, body })
+        Some(Self {
+            key: key?,
+            hash_key,
+            data: data?,
+            body,
+            tail: tail.filter(|_| in_one_piece),
+            creation: None,
+            time_is_relative: false,
+        })
     }
 }
 
@@ -61,7 +83,7 @@ fn parse_tag(blob: &[u8], body: Span) -> Option<(Span, Option<Span>)> {
 #[derive(Debug, Clone, Copy)]
 pub struct Member<'a> {
     pub(super) aggregate: &'a Aggregate,
-    pub(super) parts: Parts,
+    pub(super) parts: &'a Parts,
 }
 
 impl<'a> Member<'a> {
@@ -88,6 +110,21 @@ impl<'a> Member<'a> {
         self.parts.data.of(&self.aggregate.blob)
     }
 
+    /// Bytes that the member takes in its aggregate, the tables and its frame not counted.
+    pub fn encoded_len(&self) -> usize {
+        self.parts.body.end - self.parts.body.start
+    }
+
+    /// Key, headers and data, once each; the creation context not counted.
+    pub fn user_bytes(&self) -> usize {
+        let tags = self.tag_spans().map(|(name, value)| {
+            let bytes = |span: Span| span.end - span.start;
+            let value = value.map_or(0, bytes);
+            if name.of(&self.aggregate.blob) == creation::TAG.as_bytes() { 0 } else { bytes(name) + value }
+        });
+        self.key().len() + self.data().len() + tags.sum::<usize>()
+    }
+
     /// The tags in order, ours included: names and values.
     pub fn tags(&self) -> impl Iterator<Item = (&'a str, &'a str)> + use<'a> {
         let this = *self;
@@ -101,7 +138,16 @@ impl<'a> Member<'a> {
 
     /// The creation context, if there is one.
     pub fn creation(&self) -> Result<Option<Creation>, creation::Error> {
+        if self.aggregate.envelope().is_some() {
+            return Ok(self.parts.creation);
+        }
         self.header(creation::TAG).map(|text| Creation::read_tag(text, self.aggregate.base_ms())).transpose()
+    }
+
+    /// The creation context of a member of an aggregate of ours; those of other writers have none that is
+    /// known without looking.
+    pub fn known_creation(&self) -> Option<&'a Creation> {
+        self.parts.creation.as_ref()
     }
 
     /// The record, sharing the blob's memory.
@@ -111,15 +157,15 @@ impl<'a> Member<'a> {
         let bad = |reason: String| Error::BadMember { member: self.place(), reason };
         let mut headers = Headers::new();
         for (name, value) in self.tag_spans() {
-            if self.str(name) == creation::TAG && headers.creation().is_none() {
-                let text = value.map_or("", |v| self.str(v));
-                match Creation::read_tag(text, self.aggregate.base_ms()) {
-                    Ok(creation) => {
-                        headers.set_creation(creation);
-                        continue;
-                    }
-                    Err(error) if self.aggregate.envelope().is_some() => return Err(bad(error.to_string())),
-                    Err(_) => {}
+            if headers.creation().is_none() && self.str(name) == creation::TAG {
+                let read = || {
+                    let text = value.map_or("", |v| self.str(v));
+                    Creation::read_tag(text, self.aggregate.base_ms()).ok()
+                };
+                // In an aggregate of ours it was read already; elsewhere it may be anything.
+                if let Some(creation) = self.parts.creation.or_else(read) {
+                    headers.set_creation(creation);
+                    continue;
                 }
             }
             headers.push_wire(self.share(name), value.map_or_else(ByteString::new, |v| self.share(v)));
@@ -137,12 +183,20 @@ impl<'a> Member<'a> {
         })
     }
 
-    /// Checks what an aggregate of ours promises about each member.
-    pub(super) fn check(&self) -> Result<(), String> {
-        if let Some(text) = self.explicit_hash_key() {
-            text.parse::<HashKey>().map_err(|e| e.to_string())?;
-        }
-        self.creation().map(drop).map_err(|e| e.to_string())
+    /// Reads the creation context that a member of an aggregate of ours may have, and whether its time is
+    /// relative to the aggregate's base time.
+    pub(super) fn read_creation(&self) -> Result<Option<(Creation, bool)>, String> {
+        let Some(text) = self.header(creation::TAG) else { return Ok(None) };
+        let creation = Creation::read_tag(text, self.aggregate.base_ms()).map_err(|e| e.to_string())?;
+        Ok(Some((creation, text.len() > Creation::ABSOLUTE_TAG_LEN)))
+    }
+
+    pub(super) fn is_creation_tag(blob: &[u8], body: Span) -> bool {
+        parse_tag(blob, body).is_some_and(|(name, _)| name.of(blob) == creation::TAG.as_bytes())
+    }
+
+    pub(super) fn shared_key(&self) -> ByteString {
+        self.share(self.aggregate.keys[self.parts.key as usize])
     }
 
     fn place(&self) -> usize {

@@ -10,6 +10,8 @@
 //! | 15 | message | ours: [`Envelope`] (version, base time) |
 //! | 16 | repeated message | ours: [`Origin`] (where the members came from) |
 //!
+//! A stream that only Headworks reads may carry [compressed](zstd) aggregates.
+//!
 //! Stock readers know fields 1 to 3 and skip the others, as protobuf demands.
 //! Writers put together blobs with [`Builder`], readers take them apart with [`decode`].
 
@@ -17,7 +19,9 @@ mod decode;
 mod encode;
 mod envelope;
 mod member;
+mod splice;
 pub(crate) mod wire;
+pub mod zstd;
 
 pub use decode::{Aggregate, Damage, Decoded, Error, decode};
 pub use encode::Builder;
@@ -28,8 +32,11 @@ pub use member::Member;
 pub const MAGIC: [u8; 4] = [0xF3, 0x89, 0x9A, 0xC2];
 /// The length of the MD5 that ends it.
 pub const DIGEST_LEN: usize = 16;
-/// The envelope version that this crate writes, and the highest that it reads.
+/// The envelope version of aggregates.
 pub const VERSION: u64 = 1;
+/// The envelope version of compressed aggregates, which is the highest that this crate reads. A reader from
+/// before there were any refuses them, and does not take the frame for a payload.
+pub const COMPRESSED_VERSION: u64 = 2;
 
 /// Whether a bare record's data would be taken for an aggregate, so that it must be wrapped in one.
 pub fn looks_aggregated(data: &[u8]) -> bool {

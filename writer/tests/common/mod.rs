@@ -15,9 +15,10 @@ use bytes::Bytes;
 use headworks_record::aggregate::{Decoded, decode};
 use headworks_record::ownership::{Foreign, Verdict, verdict};
 use headworks_record::{HashRange, LaneCount, Record, Shard, ShardId};
-use headworks_writer::{CallError, Entry, EntryError, Fault, ListedShard, Stored, Stream};
+use headworks_writer::{CallError, Capacity, Entry, EntryError, Fault, ListedShard, Stored, Stream};
 use rand::rngs::SmallRng;
 use rand::{RngExt, SeedableRng};
+use tokio::time::Instant;
 
 /// What goes wrong, each with its probability.
 #[derive(Debug, Clone, Copy, Default)]
@@ -36,17 +37,22 @@ pub struct MemoryShard {
     pub parents: Vec<ShardId>,
     pub closed: bool,
     pub entries: Vec<Entry>,
+    /// What it still takes of bytes and records, and as of when.
+    room: (f64, f64, Instant),
 }
 
 #[derive(Debug)]
 pub struct State {
     pub shards: Vec<MemoryShard>,
     pub lanes: u16,
+    pub capacity: Capacity,
     pub misbehaviour: Misbehaviour,
     /// Entries per call, in order.
     pub calls: Vec<usize>,
     /// Throttles every entry whose partition key contains this.
     pub throttle_label: Option<String>,
+    /// Whether shards take 1 MiB and 1,000 records per second and no more.
+    pub limited: bool,
     pub refuse_all: Option<(Fault, &'static str)>,
     rng: SmallRng,
     sequence: u64,
@@ -68,14 +74,17 @@ impl MemoryStream {
                 parents: Vec::new(),
                 closed: false,
                 entries: Vec::new(),
+                room: full(),
             })
             .collect();
         Self(Arc::new(Mutex::new(State {
             shards,
             lanes: 1,
+            capacity: Capacity::Provisioned,
             misbehaviour: Misbehaviour::default(),
             calls: Vec::new(),
             throttle_label: None,
+            limited: false,
             refuse_all: None,
             rng: SmallRng::seed_from_u64(seed),
             sequence: 0,
@@ -140,6 +149,13 @@ impl MemoryStream {
     }
 }
 
+const SHARD_BYTES: f64 = 1_048_576.0;
+const SHARD_RECORDS: f64 = 1_000.0;
+
+fn full() -> (f64, f64, Instant) {
+    (SHARD_BYTES, SHARD_RECORDS, Instant::now())
+}
+
 /// Which reader judges.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Rule {
@@ -190,7 +206,14 @@ fn id(n: usize) -> ShardId {
 impl State {
     fn open(&mut self, range: HashRange, parents: Vec<ShardId>) {
         let id = id(self.shards.len());
-        self.shards.push(MemoryShard { id, range, parents, closed: false, entries: Vec::new() });
+        self.shards.push(MemoryShard {
+            id,
+            range,
+            parents,
+            closed: false,
+            entries: Vec::new(),
+            room: full(),
+        });
     }
 
     fn commit(&mut self, entry: &Entry) -> Stored {
@@ -200,6 +223,26 @@ impl State {
         shard.entries.push(entry.clone());
         self.sequence += 1;
         Stored { shard: shard.id.clone(), sequence_number: self.sequence.to_string().into() }
+    }
+
+    /// Two buckets of a second each, as the service has them.
+    fn has_room(&mut self, entry: &Entry) -> bool {
+        if !self.limited {
+            return true;
+        }
+        let hash = entry.explicit_hash_key.unwrap();
+        let shard = self.shards.iter_mut().find(|s| !s.closed && s.range.contains(hash)).unwrap();
+        let (bytes, records, since) = &mut shard.room;
+        let elapsed = since.elapsed().as_secs_f64();
+        *since = Instant::now();
+        *bytes = (*bytes + elapsed * SHARD_BYTES).min(SHARD_BYTES);
+        *records = (*records + elapsed * SHARD_RECORDS).min(SHARD_RECORDS);
+        let fits = *bytes >= entry.bytes() as f64 && *records >= 1.0;
+        if fits {
+            *bytes -= entry.bytes() as f64;
+            *records -= 1.0;
+        }
+        fits
     }
 
     fn chance(&mut self, probability: f64) -> bool {
@@ -225,7 +268,7 @@ impl State {
             .map(|entry| {
                 let throttled =
                     self.throttle_label.as_ref().is_some_and(|label| entry.partition_key.contains(label));
-                if throttled || self.chance(wrong.throttle_entry) {
+                if throttled || !self.has_room(entry) || self.chance(wrong.throttle_entry) {
                     let code = "ProvisionedThroughputExceededException".to_owned();
                     return Err(EntryError { fault: Fault::Throttled, code, message: String::new() });
                 }
@@ -263,6 +306,10 @@ impl Stream for MemoryStream {
 
     async fn lanes(&self) -> Result<LaneCount, CallError> {
         Ok(LaneCount::new(self.with(|state| state.lanes)).unwrap())
+    }
+
+    async fn capacity(&self) -> Result<Capacity, CallError> {
+        Ok(self.with(|state| state.capacity))
     }
 
     async fn put_records(&self, entries: &[Entry]) -> Result<Vec<Result<Stored, EntryError>>, CallError> {
