@@ -2,11 +2,13 @@
 
 use std::time::SystemTime;
 
+use headworks_proto::compact;
 use headworks_proto::v1::{self, record_result};
 use headworks_record::Creation;
 use headworks_telemetry::{KeyValue, Parent, RecordTracer, names};
-use headworks_writer::{Failure, Outcome, Placed};
+use headworks_writer::{Failure, Placed};
 
+use crate::hand_over::Fate;
 use crate::shared::Inbound;
 
 /// How a record that the gateway minted for stands to the client's own trace.
@@ -36,7 +38,7 @@ pub(crate) enum Slot {
     Minted(Box<Minted>),
 }
 
-/// A batch that waits for the writer's outcomes.
+/// A batch that waits for what becomes of its records.
 #[derive(Debug)]
 pub(crate) struct Pending {
     pub(crate) slots: Vec<Slot>,
@@ -44,29 +46,58 @@ pub(crate) struct Pending {
 }
 
 impl Pending {
-    /// One result per record of the batch, in its order; `outcomes` are those of the taken ones.
+    /// One result per record of the batch, in its order; `fates` are those of the taken ones.
     pub(crate) fn answer(
         self,
-        outcomes: Vec<Outcome>,
+        fates: Vec<Fate>,
         inbound: &Inbound,
         tracer: &RecordTracer,
     ) -> Vec<v1::RecordResult> {
+        let mut results = Vec::with_capacity(self.slots.len());
+        self.each(fates, inbound, tracer, |fate| results.push(result_of(fate)));
+        results
+    }
+
+    /// The same, with what the members of an aggregate have in common written once.
+    pub(crate) fn answer_compact(
+        self,
+        fates: Vec<Fate>,
+        inbound: &Inbound,
+        tracer: &RecordTracer,
+    ) -> v1::CompactResults {
+        let mut results = compact::Builder::with_capacity(self.slots.len());
+        self.each(fates, inbound, tracer, |fate| match fate {
+            Fate::Stored(placed) => {
+                let Placed { sub_sequence_number, attempts, .. } = placed;
+                results.stored(placed.shard.as_str(), &placed.sequence_number, sub_sequence_number, attempts);
+            }
+            other => results.other(result_of(other)),
+        });
+        results.finish()
+    }
+
+    /// Tells of each record, in the order of the batch: its span, its count, and `told`.
+    fn each(self, fates: Vec<Fate>, inbound: &Inbound, tracer: &RecordTracer, mut told: impl FnMut(Fate)) {
         let stream = &*inbound.name;
         let answered = SystemTime::now();
-        let mut outcomes = outcomes.into_iter();
-        // The writer answers for every record; a missing outcome is a defect, told as such.
+        let mut fates = fates.into_iter();
+        // Every record is answered for; a missing outcome is a defect, told as such.
         let mut next = || {
-            outcomes.next().unwrap_or_else(|| {
+            fates.next().unwrap_or_else(|| {
                 Err(Failure::OutcomeUnknown { attempts: 0, last: "the writer gave no outcome".to_owned() })
+                    .into()
             })
         };
-        let results = self.slots.into_iter().map(|slot| match slot {
-            Slot::Refused(error) => result(record_result::Outcome::Error(error)),
-            Slot::Taken => result_of(next()),
+        let fates = self.slots.into_iter().map(|slot| match slot {
+            Slot::Refused(error) => Fate::Failed(error),
+            Slot::Taken => next(),
             Slot::Minted(minted) => {
-                let outcome = next();
+                let fate = next();
                 let Minted { creation, kin } = *minted;
-                let attributes = || outcome.as_ref().map_or_else(|_| Vec::new(), place);
+                let attributes = || match &fate {
+                    Fate::Stored(placed) => place(placed),
+                    _ => Vec::new(),
+                };
                 let (start, end) = (self.arrived, answered);
                 match kin {
                     Kin::Child(parent) => {
@@ -76,15 +107,17 @@ impl Pending {
                         tracer.create_linked(&creation, link, stream, start, end, attributes)
                     }
                 }
-                result_of(outcome)
+                fate
             }
         });
-        let results: Vec<v1::RecordResult> = results.collect();
-        inbound.failures.count_all(results.iter().filter_map(|result| match &result.outcome {
-            Some(record_result::Outcome::Error(error)) => Some(&*error.code),
-            _ => None,
-        }));
-        results
+        let mut failed = Vec::new();
+        for fate in fates {
+            if let Fate::Failed(error) = &fate {
+                failed.push(error.code.clone());
+            }
+            told(fate);
+        }
+        inbound.failures.count_all(failed.iter().map(String::as_str));
     }
 }
 
@@ -97,23 +130,16 @@ fn place(placed: &Placed) -> Vec<KeyValue> {
     ]
 }
 
-fn result_of(outcome: Outcome) -> v1::RecordResult {
-    result(match outcome {
-        Ok(placed) => record_result::Outcome::Stored(v1::Stored {
+fn result_of(fate: Fate) -> v1::RecordResult {
+    let outcome = match fate {
+        Fate::Stored(placed) => record_result::Outcome::Stored(v1::Stored {
             shard_id: placed.shard.as_str().to_owned(),
             sequence_number: placed.sequence_number.into(),
             sub_sequence_number: placed.sub_sequence_number,
             attempts: placed.attempts,
         }),
-        Err(failure) => record_result::Outcome::Error(v1::Error {
-            code: failure.code().to_owned(),
-            message: failure.to_string(),
-            retryable: failure.is_retryable(),
-            outcome_unknown: failure.outcome_unknown(),
-        }),
-    })
-}
-
-fn result(outcome: record_result::Outcome) -> v1::RecordResult {
+        Fate::Spooled => record_result::Outcome::Spooled(v1::Spooled {}),
+        Fate::Failed(error) => record_result::Outcome::Error(error),
+    };
     v1::RecordResult { outcome: Some(outcome) }
 }

@@ -3,11 +3,13 @@
 use std::time::Duration;
 
 use headworks_proto::{MAX_BATCH_RECORDS, MAX_MESSAGE_BYTES};
-use headworks_writer::Refused;
 use tonic::metadata::MetadataValue;
 use tonic::{Code, Status};
 
+use crate::auth;
+use crate::auth::quota::Exceeded;
 use crate::config::{MAX_TIMEOUT, MIN_TIMEOUT};
+use crate::principal::Principal;
 
 /// Trailing metadata: the delay in milliseconds after which a call may be tried again.
 pub const RETRY_AFTER_MS: &str = "retry-after-ms";
@@ -112,6 +114,44 @@ pub enum Error {
         /// When room is likely.
         retry_after: Duration,
     },
+    /// No room on the spool's disk.
+    #[error("no room for the batch: the spool of the stream {stream:?} has {limit} bytes on disk, which is spool.max_bytes, because the stream takes nothing; try again in {} ms", retry_after.as_millis())]
+    SpoolFull {
+        /// The stream's name.
+        stream: String,
+        /// The spool's limit in bytes.
+        limit: u64,
+        /// When to try again.
+        retry_after: Duration,
+    },
+    /// The caller is not let in.
+    #[error(transparent)]
+    Auth(#[from] auth::Error),
+    /// The caller may not write to the stream.
+    #[error(
+        "{principal:?} may not write to the stream {stream:?}; add it to streams in the [[principals]] entry, or use another stream"
+    )]
+    StreamNotAllowed {
+        /// The principal.
+        principal: String,
+        /// The stream.
+        stream: String,
+    },
+    /// The caller sends more than it may.
+    #[error(
+        "{principal:?} has reached its limit {name} of {limit}; try again in {} ms, or raise {name} in the [[principals]] entry",
+        retry_after.as_millis()
+    )]
+    Quota {
+        /// The principal.
+        principal: String,
+        /// The limit's name.
+        name: &'static str,
+        /// The limit.
+        limit: u64,
+        /// When there is room.
+        retry_after: Duration,
+    },
     /// The gateway is stopping.
     #[error("the gateway is draining and takes no more records; use another one")]
     Draining,
@@ -139,6 +179,10 @@ impl Error {
             Error::BatchNumber { .. } => "batch-number-repeated",
             Error::CreditExceeded { .. } => "credit-exceeded",
             Error::Full { .. } => "writer-full",
+            Error::SpoolFull { .. } => "spool-full",
+            Error::Auth(error) => error.code(),
+            Error::StreamNotAllowed { .. } => "stream-not-allowed",
+            Error::Quota { .. } => "quota-exceeded",
             Error::Draining => "gateway-draining",
             Error::Lost { .. } => "internal",
         }
@@ -146,30 +190,43 @@ impl Error {
 
     /// Whether the same call may succeed later, here or at another gateway.
     pub fn is_retryable(&self) -> bool {
-        matches!(self, Error::Full { .. } | Error::Draining)
+        match self {
+            Error::Auth(error) => error.is_retryable(),
+            Error::Full { .. } | Error::SpoolFull { .. } | Error::Quota { .. } | Error::Draining => true,
+            _ => false,
+        }
+    }
+
+    /// How long to wait before the call is tried again, where that is known.
+    pub fn retry_after(&self) -> Option<Duration> {
+        match self {
+            Error::Auth(error) => error.retry_after(),
+            Error::Full { retry_after, .. }
+            | Error::SpoolFull { retry_after, .. }
+            | Error::Quota { retry_after, .. } => Some(*retry_after),
+            _ => None,
+        }
     }
 
     /// The gRPC status code.
     pub fn grpc(&self) -> Code {
         match self {
             Error::UnknownStream { .. } => Code::NotFound,
-            Error::Full { .. } => Code::ResourceExhausted,
+            Error::Auth(error) => error.grpc(),
+            Error::StreamNotAllowed { .. } => Code::PermissionDenied,
+            Error::Full { .. } | Error::SpoolFull { .. } | Error::Quota { .. } => Code::ResourceExhausted,
             Error::Draining => Code::Unavailable,
             Error::Lost { .. } => Code::Internal,
             _ => Code::InvalidArgument,
         }
     }
+}
 
-    /// What the writer's refusal of a batch means for the call.
-    pub(crate) fn from_refused(refused: Refused, stream: &str) -> Self {
-        match refused {
-            Refused::Full { limit, retry_after } => {
-                Self::Full { stream: stream.to_owned(), limit, retry_after }
-            }
-            Refused::BatchTooLarge { bytes, limit } => Self::BatchTooLarge { bytes, limit },
-            Refused::Stopped => Self::Draining,
-            other => Self::Lost { reason: other.to_string() },
-        }
+impl Error {
+    /// What a limit that was reached means for the call.
+    pub(crate) fn of_quota(principal: &Principal, exceeded: Exceeded) -> Self {
+        let Exceeded { name, limit, retry_after } = exceeded;
+        Self::Quota { principal: principal.name.to_string(), name, limit, retry_after }
     }
 }
 
@@ -178,7 +235,7 @@ impl From<Error> for Status {
         let mut status = Status::new(error.grpc(), error.to_string());
         let metadata = status.metadata_mut();
         metadata.insert(ERROR_CODE, MetadataValue::from_static(error.code()));
-        if let Error::Full { retry_after, .. } = error {
+        if let Some(retry_after) = error.retry_after() {
             metadata.insert(RETRY_AFTER_MS, MetadataValue::from(retry_after.as_millis() as u64));
         }
         status

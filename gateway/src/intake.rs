@@ -12,6 +12,7 @@ use tokio::time::Instant;
 use crate::answer::{Kin, Minted, Pending, Slot};
 use crate::call;
 use crate::principal::Principal;
+use crate::protect::{self, Protection};
 use crate::shared::{Inbound, Shared};
 
 /// Why a record is refused.
@@ -23,25 +24,38 @@ enum Error {
         "the record has {bytes} bytes of key, headers and data, the limit is {limit}; shrink its data, store it elsewhere and send a reference, or raise max_record_bytes"
     )]
     TooLarge { bytes: usize, limit: usize },
+    #[error(transparent)]
+    Protect(#[from] protect::Refused),
+    #[error(transparent)]
+    Size(#[from] headworks_writer::Failure),
     #[error(
         "{principal:?} may not hand over creation contexts; leave `creation` out, the gateway mints one: use `id` for idempotent retries and `traceparent` for a parent"
     )]
     MayNotMint { principal: String },
+    #[error(
+        "{principal:?} may not send the header {name:?} with {value:?}, only one of {allowed:?}; use such a value, or add this one to the [[principals]] entry"
+    )]
+    HeaderNotAllowed { principal: String, name: String, value: String, allowed: Vec<String> },
 }
 
 impl Error {
     fn code(&self) -> &'static str {
         match self {
             Error::Wire(error) => error.code(),
+            Error::Protect(error) => error.code(),
+            Error::Size(error) => error.code(),
             Error::TooLarge { .. } => "record-too-large",
             Error::MayNotMint { .. } => "creation-not-allowed",
+            Error::HeaderNotAllowed { .. } => "header-not-allowed",
         }
     }
 
     fn is_retryable(&self) -> bool {
         match self {
             Error::Wire(error) => error.is_retryable(),
-            Error::TooLarge { .. } | Error::MayNotMint { .. } => false,
+            Error::Protect(error) => error.is_retryable(),
+            Error::Size(error) => error.is_retryable(),
+            Error::TooLarge { .. } | Error::MayNotMint { .. } | Error::HeaderNotAllowed { .. } => false,
         }
     }
 }
@@ -68,10 +82,19 @@ impl Intake<'_> {
         let deadline = Some(Instant::now() + self.timeout);
         let mut puts = Vec::with_capacity(records.len());
         let mut slots = Vec::with_capacity(records.len());
+        let protection = self.inbound.protection();
         for wire in records {
-            slots.push(match self.check(wire) {
-                Ok((record, slot)) => {
-                    puts.push(Put { record, origin: None, deadline });
+            let checked = self.check(wire, &protection).and_then(|(record, slot)| {
+                let put = Put { record, origin: None, deadline };
+                if self.inbound.spool.is_some() {
+                    // Once it is spooled there is nobody to tell.
+                    self.inbound.writer.check_size(&put)?;
+                }
+                Ok((put, slot))
+            });
+            slots.push(match checked {
+                Ok((put, slot)) => {
+                    puts.push(put);
                     slot
                 }
                 Err(error) => Slot::Refused(v1::Error {
@@ -85,7 +108,7 @@ impl Intake<'_> {
         Ok((puts, Pending { slots, arrived: SystemTime::now() }))
     }
 
-    fn check(&self, mut wire: v1::Record) -> Result<(Record, Slot), Error> {
+    fn check(&self, mut wire: v1::Record, protection: &Protection) -> Result<(Record, Slot), Error> {
         // The conversion lets go of the context that stands beside an id; it becomes a link.
         let beside = if wire.id.is_empty() { String::new() } else { std::mem::take(&mut wire.traceparent) };
         let (mut record, identity) = convert::from_wire(wire)?;
@@ -93,6 +116,16 @@ impl Intake<'_> {
         if bytes > limit {
             return Err(Error::TooLarge { bytes, limit });
         }
+        if let Some((name, value, allowed)) = self.principal.forbidden(&record) {
+            return Err(Error::HeaderNotAllowed {
+                principal: self.principal.name.to_string(),
+                name: name.to_owned(),
+                value: value.chars().take(128).collect(),
+                allowed: allowed.iter().take(16).cloned().collect(),
+            });
+        }
+        // Nothing below sees the payload as it came.
+        record.data = protection.apply(&record.headers, record.data, limit)?;
         let minter = &self.shared.minter;
         let (creation, kin) = match identity {
             Identity::Minted(_) if !self.principal.may_mint => {

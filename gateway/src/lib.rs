@@ -31,6 +31,9 @@
 //! What concerns one record is an error in its result; what concerns the call, [`call::Error`], is
 //! the call's status. Nothing is taken silently: every record is answered once.
 //!
+//! With `ack = "spool"` a stream's records are acknowledged by a log on disk ([`spool`]); fields of payloads are
+//! dropped, hashed or encrypted by rules ([`protect`]).
+//!
 //! # HTTP
 //!
 //! With `http_listen` set, `POST /v1/records` takes what the `Content-Type` says:
@@ -63,24 +66,54 @@
 //! | path | |
 //! |---|---|
 //! | `GET /healthz` | 200 while the process serves |
-//! | `GET /readyz` | 200 while records are taken, 503 when it drains |
+//! | `GET /readyz` | 200 while records are taken; 503 when it drains, or no stream can be written; `not_serving` names the streams that cannot |
 //! | `GET /metrics` | counts in Prometheus' text format |
+//!
+//! # Security
+//!
+//! `gateway.example.toml` beside the crate has every setting with a comment.
+//!
+//! - Nothing is reachable from other machines unless callers are authenticated (`[auth]`) over encrypted connections
+//!   (`[tls]`). `allow_beyond_loopback` and `allow_unencrypted` say otherwise, each by name.
+//! - A call has one credential: an API key (`x-api-key`, or a bearer of `authorization`), a JWT as such a bearer,
+//!   or the connection's certificate. What is shown must hold, and is checked before anything of the message is
+//!   read. [`auth::keys::generate`] makes keys; the gateway keeps their hashes.
+//! - Whoever is proven is a [`Principal`] by the first entry of `[[principals]]` that names it, or may do nothing. The
+//!   entry says which streams and values of headers it may send, whether it may mint identities, and how much per
+//!   second and in flight. Over a limit, a call is refused with `quota-exceeded` and a `PutStream` is held up.
+//! - `/healthz`, `/readyz`, gRPC health and reflection are open, and tell the streams' names. `/metrics` takes a
+//!   credential unless `auth.open_metrics` is set.
+//! - [`Handle::reload`], which SIGHUP calls in the daemon, puts changed keys, principals, certificates and field rules
+//!   in force, all or none. A `PutStream` ends when the credential that opened it expires or is taken away.
+//!   A token is good until its `exp`, or until its key is gone from the issuer's set.
+//! - The audit log tells of refused callers and of the configuration's changes; neither it nor any log has a
+//!   credential or a payload.
 #![warn(missing_docs)]
 
 mod answer;
+pub mod audit;
+pub mod auth;
 pub mod call;
 pub mod config;
+mod conn;
 mod door;
 mod gateway;
+mod hand_over;
+mod health;
 mod http;
 mod intake;
 pub mod kinesis;
 mod metrics;
 mod principal;
+pub mod protect;
+pub mod reload;
 mod shared;
+pub mod spool;
 mod tally;
+pub mod tls;
 mod unary;
 
-pub use config::{Config, StreamConfig};
+pub use config::{Ack, Config, SpoolConfig, StreamConfig};
 pub use gateway::{BindError, Gateway, Handle, Report, RunError};
 pub use principal::Principal;
+pub use reload::check;

@@ -4,11 +4,13 @@
 //! translation gives them: `_` for `.`, the unit of bytes, `_total` after counters.
 
 use std::fmt::Write as _;
+use std::sync::atomic::Ordering::Relaxed;
 
 use headworks_telemetry::names::{self, metric};
 use headworks_writer::Stats;
 
 use crate::shared::{Inbound, Shared};
+use crate::spool;
 
 /// The format, as scrapers ask for it.
 pub(crate) const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
@@ -39,7 +41,20 @@ const COUNTERS: [(&str, &str, OfStream); 9] = [
     (metric::SHARD_MAP_CHANGES, "Fresh shard maps that replaced an old one.", |_, stats| stats.map_changes),
 ];
 
-const GAUGES: [(&str, &str, OfStream); 2] = [
+/// Names that no other part has.
+const AUTH_FAILURES: &str = "headworks.gateway.auth.failures";
+const QUOTA_EXCEEDED: &str = "headworks.gateway.quota.exceeded";
+const AUDIT_LOST: &str = "headworks.gateway.audit.lost";
+const RELOADS: &str = "headworks.gateway.reloads";
+const CONFIG_TIME: &str = "headworks.gateway.config.time";
+const STREAM_WRITABLE: &str = "headworks.gateway.stream.writable";
+/// The name of a limit.
+const LIMIT: &str = "headworks.limit";
+
+const GAUGES: [(&str, &str, OfStream); 3] = [
+    (STREAM_WRITABLE, "1 while the stream takes records, as far as is known.", |inbound, _| {
+        inbound.writable.get().into()
+    }),
     (metric::QUEUE_BYTES, "Bytes of records that are unanswered.", |inbound, _| {
         inbound.writer.buffered_bytes() as u64
     }),
@@ -65,6 +80,7 @@ pub(crate) fn text(shared: &Shared) -> String {
             }
         }
     }
+    spools(&mut page, shared);
     let help = "Records that were answered with an error, by its code.";
     let name = page.family(metric::RECORDS_FAILED, "counter", help);
     let mut unknown = Vec::new();
@@ -92,9 +108,89 @@ pub(crate) fn text(shared: &Shared) -> String {
             page.sample(&name, &[(names::DOOR, door), (names::ERROR_TYPE, &code)], count);
         }
     }
+    let help = "Callers who were not let in, by code; tls-handshake-failed for connections.";
+    let name = page.family(AUTH_FAILURES, "counter", help);
+    for (code, count) in shared.audit.failures.read() {
+        page.sample(&name, &[(names::ERROR_TYPE, &code)], count);
+    }
+    let help = "Batches that a principal's limit refused, or held up in a PutStream, by the limit's name.";
+    let name = page.family(QUOTA_EXCEEDED, "counter", help);
+    for (limit, count) in shared.limited.read() {
+        page.sample(&name, &[(LIMIT, &limit)], count);
+    }
+    let help = "Lines that the audit log's disk did not take.";
+    let name = page.family(AUDIT_LOST, "counter", help);
+    page.sample(&name, &[], shared.audit.lost());
+    let help = "Reloads of the configuration; ok, or the code for which it was refused.";
+    let name = page.family(RELOADS, "counter", help);
+    for (code, count) in shared.reloads.read() {
+        page.sample(&name, &[(names::ERROR_TYPE, &code)], count);
+    }
+    let help = "When the configuration in force was read, in seconds since 1970.";
+    let name = page.family(CONFIG_TIME, "gauge", help);
+    page.sample(&name, &[], shared.reloaded_at.load(Relaxed));
     let name = page.family(metric::GATEWAY_DRAINING, "gauge", "1 if the gateway takes no more records.");
     page.sample(&name, &[], shared.draining.is_cancelled().into());
     page.0
+}
+
+/// One value per spool.
+type OfSpool = fn(&spool::State) -> u64;
+
+const SPOOL_COUNTERS: [(&str, &str, OfSpool); 7] = [
+    (spool::metric::APPENDED, "Records that the spool acknowledged.", |s| s.counters.appended.load(Relaxed)),
+    (spool::metric::FAILED, "Records that the spool could not write.", |s| s.counters.failed.load(Relaxed)),
+    (spool::metric::SYNCS, "Writes made durable, each with one fsync.", |s| s.counters.syncs.load(Relaxed)),
+    (spool::metric::SYNC_TIME, "Microseconds that those took, fsync included.", |s| {
+        s.counters.sync_micros.load(Relaxed)
+    }),
+    (spool::metric::POISONED, "Files given up because a write or fsync failed.", |s| {
+        s.counters.poisoned.load(Relaxed)
+    }),
+    (spool::metric::REFUSED, "Refusals of spooled records that only an operator can mend.", |s| {
+        s.counters.refused.load(Relaxed)
+    }),
+    (spool::metric::UNREADABLE, "Failed attempts to read the spool back.", |s| {
+        s.counters.unreadable.load(Relaxed)
+    }),
+];
+
+const SPOOL_GAUGES: [(&str, &str, OfSpool); 6] = [
+    (
+        spool::metric::RECORDS,
+        "Acknowledged records that the stream does not have yet.",
+        spool::State::waiting,
+    ),
+    (spool::metric::BYTES, "Bytes of the spool's files.", spool::State::disk_bytes),
+    (spool::metric::LIMIT, "Bytes that they may have.", |s| s.max_bytes),
+    (spool::metric::OLDEST, "Milliseconds that the oldest of those records has waited.", |s| {
+        s.oldest_age().as_millis() as u64
+    }),
+    (spool::metric::SLOWEST_SYNC, "Microseconds of the slowest fsync so far.", |s| {
+        s.counters.slowest_sync_micros.load(Relaxed)
+    }),
+    (spool::metric::ALARM, "1 while the stream refuses spooled records for good, or the disk fails.", |s| {
+        s.alarm().into()
+    }),
+];
+
+fn spools(page: &mut Page, shared: &Shared) {
+    let spools: Vec<(&str, &spool::State)> = shared
+        .streams
+        .iter()
+        .filter_map(|inbound| Some((&*inbound.name, inbound.spool.as_ref()?.state())))
+        .collect();
+    if spools.is_empty() {
+        return;
+    }
+    for (values, kind) in [(&SPOOL_COUNTERS[..], "counter"), (&SPOOL_GAUGES[..], "gauge")] {
+        for (name, help, value) in values {
+            let name = page.family(name, kind, help);
+            for (stream, state) in &spools {
+                page.sample(&name, &[(names::MESSAGING_DESTINATION_NAME, stream)], value(state));
+            }
+        }
+    }
 }
 
 /// The page as it is written.

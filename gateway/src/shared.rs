@@ -1,29 +1,66 @@
 //! What every call looks at.
 
-use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 
 use headworks_telemetry::{Minter, RecordTracer};
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::audit::Audit;
+use crate::auth::Auth;
 use crate::call;
 use crate::config::{Config, MAX_TIMEOUT, MIN_TIMEOUT};
+use crate::health::Writable;
+use crate::principal::Principal;
+use crate::protect::Protection;
+use crate::reload::Part;
+use crate::spool;
 use crate::tally::{Ended, Tally};
+use crate::tls::Tls;
 
 /// A stream that the gateway serves.
 #[derive(Debug)]
 pub(crate) struct Inbound {
     pub(crate) name: Arc<str>,
     pub(crate) writer: headworks_writer::Handle,
+    /// Where records are acknowledged, if not by the stream.
+    pub(crate) spool: Option<spool::Handle>,
+    /// What is done with fields of payloads now.
+    pub(crate) protection: RwLock<Arc<Protection>>,
     /// Records that were answered with an error, by code.
     pub(crate) failures: Tally,
+    /// Whether the stream takes records, as far as is known.
+    pub(crate) writable: Writable,
+}
+
+impl Inbound {
+    /// What is done with fields of payloads now.
+    pub(crate) fn protection(&self) -> Arc<Protection> {
+        Arc::clone(&self.protection.read().unwrap_or_else(PoisonError::into_inner))
+    }
 }
 
 /// One per gateway.
 #[derive(Debug)]
 pub(crate) struct Shared {
+    /// As of the start.
     pub(crate) config: Config,
+    /// With what was reloaded since.
+    pub(crate) current: Mutex<Config>,
+    pub(crate) auth: watch::Sender<Arc<Auth>>,
+    pub(crate) tls: Option<Arc<Tls>>,
+    pub(crate) audit: Audit,
+    /// What a reload changes.
+    pub(crate) parts: Vec<Box<dyn Part>>,
+    /// Reloads, by how they ended.
+    pub(crate) reloads: Tally,
+    /// When the configuration was put in force, in seconds since 1970.
+    pub(crate) reloaded_at: AtomicU64,
+    /// Batches that were held up or refused for a principal's limit, by its name.
+    pub(crate) limited: Tally,
     /// In the order of the configuration.
     pub(crate) streams: Vec<Arc<Inbound>>,
     pub(crate) minter: Minter,
@@ -37,9 +74,34 @@ pub(crate) struct Shared {
 }
 
 impl Shared {
+    /// What credentials are checked against now.
+    pub(crate) fn auth(&self) -> Arc<Auth> {
+        Arc::clone(&self.auth.borrow())
+    }
+
+    pub(crate) fn set_auth(&self, auth: Auth) {
+        self.auth.send_replace(Arc::new(auth));
+    }
+
+    /// Tells when that changes.
+    pub(crate) fn auth_changes(&self) -> watch::Receiver<Arc<Auth>> {
+        self.auth.subscribe()
+    }
+
     /// Whether records are still taken.
     pub(crate) fn check_open(&self) -> Result<(), call::Error> {
         if self.draining.is_cancelled() { Err(call::Error::Draining) } else { Ok(()) }
+    }
+
+    /// Whether the principal may write to the stream.
+    pub(crate) fn check_stream(&self, principal: &Principal, inbound: &Inbound) -> Result<(), call::Error> {
+        if principal.may_write(&inbound.name) {
+            return Ok(());
+        }
+        Err(call::Error::StreamNotAllowed {
+            principal: principal.name.to_string(),
+            stream: inbound.name.to_string(),
+        })
     }
 
     /// The stream of this name; the default one if it is empty.

@@ -7,6 +7,7 @@ use std::time::Duration;
 use headworks_proto::v1;
 use headworks_telemetry::Parent;
 
+use crate::auth::quota::Weight;
 use crate::call;
 use crate::intake::Intake;
 use crate::principal::Principal;
@@ -48,10 +49,15 @@ impl<T: TryInto<Duration> + Debug + Copy> Unary<'_, T> {
         let inbound = shared.inbound(self.stream)?;
         let timeout = shared.timeout(self.timeout)?;
         let (principal, caller) = (self.principal, self.caller);
+        shared.check_stream(principal, inbound)?;
+        let quota = (!principal.quota.is_unlimited()).then(|| principal.quota.take(Weight::of(&records)));
+        let permit = quota.transpose().map_err(|exceeded| {
+            shared.limited.count(exceeded.name);
+            call::Error::of_quota(principal, exceeded)
+        })?;
         let intake = Intake { shared, inbound, principal, caller, timeout };
         let (puts, pending) = intake.take(records)?;
         let ticket = inbound
-            .writer
             .try_put(puts)
             .await
             .map_err(|refused| call::Error::from_refused(refused, &inbound.name))?;
@@ -59,8 +65,8 @@ impl<T: TryInto<Duration> + Debug + Copy> Unary<'_, T> {
         // client gives up.
         let (of_task, inbound) = (Arc::clone(shared), Arc::clone(inbound));
         let answered = shared.calls.spawn(async move {
-            let _held = held;
-            pending.answer(ticket.await, &inbound, &of_task.tracer)
+            let _held = (held, permit);
+            pending.answer(ticket.fates().await, &inbound, &of_task.tracer)
         });
         answered.await.map_err(|error| call::Error::Lost { reason: error.to_string() })
     }

@@ -162,4 +162,19 @@ fn the_command_checks_its_configuration() {
         command(&[("HEADWORKS_GATEWAY_CONFIG", file), ("HEADWORKS_GATEWAY_TIMEOUT_MS", "0")], &[]);
     assert_eq!((code, &out[..]), (Some(2), ""));
     assert!(err.contains("timeout_ms is 0; it must be from 1 to 600000"), "{err}");
+
+    // The files that it names are read too, and nothing is listened on or written.
+    let audit = directory.path().join("audit.jsonl");
+    let keys = directory.path().join("keys.toml");
+    let text = format!(
+        "[auth]\nkey_file = {keys:?}\n[audit]\nfile = {audit:?}\n[[principals]]\nname = \"*\"\n[[streams]]\nname = \"a\"\n"
+    );
+    std::fs::write(file, text).unwrap();
+    let (code, out, err) = command(&[], &["--check-config", "--config", file]);
+    assert_eq!((code, &out[..]), (Some(2), ""));
+    assert!(err.contains("keys.toml") && err.contains("auth.key_file"), "{err}");
+    std::fs::write(&keys, headworks_gateway::auth::keys::generate("shop", None).unwrap().toml()).unwrap();
+    let (code, out, err) = command(&[], &["--check-config", "--config", file]);
+    assert_eq!(code, Some(0), "{err}");
+    assert!(out.contains("[[principals]]") && !audit.exists(), "{out}");
 }

@@ -400,7 +400,10 @@ async fn health_readiness_and_the_drain() {
     let health = ask(&running, "GET", "/healthz", &[], "").await;
     assert_eq!((health.status, &health.body[..]), (200, &b"ok\n"[..]));
     let ready = ask(&running, "GET", "/readyz", &[], "").await;
-    assert_eq!((ready.status, ready.json()), (200, json!({"ready": true, "streams": ["inbound"]})));
+    assert_eq!(
+        (ready.status, ready.json()),
+        (200, json!({"ready": true, "streams": ["inbound"], "not_serving": []}))
+    );
 
     let body = r#"{"records":[{"key":"k","data":1}]}"#;
     let taken = tokio::spawn(async move {

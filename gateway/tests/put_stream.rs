@@ -8,8 +8,10 @@ use std::collections::HashMap;
 
 use headworks_gateway::call::ERROR_CODE;
 use headworks_proto::MAX_MESSAGE_BYTES;
+use headworks_proto::compact;
 use headworks_proto::v1::put_stream_request::{Batch, Message as Asked, Open};
 use headworks_proto::v1::put_stream_response::{Credit, Message as Told, Results};
+use headworks_proto::v1::record_result::Outcome;
 use headworks_proto::v1::{PutStreamRequest, PutStreamResponse, Record};
 use headworks_telemetry::RecordTracer;
 use support::{FakeStream, Mode, Running, codes, config, error, record, soon};
@@ -137,7 +139,7 @@ async fn the_protocol_is_kept_to() {
     let open = || Asked::Open(Open::default());
     let too_many = Batch { number: 1, records: vec![record("k", "x"); 10_001] };
     let too_large = Batch { number: 1, records: vec![record("k", vec![0; MAX_MESSAGE_BYTES])] };
-    let nowhere = Open { stream: "nowhere".into(), timeout: None };
+    let nowhere = Open { stream: "nowhere".into(), ..Default::default() };
     let never = Open { timeout: Some(prost_types::Duration::default()), ..Default::default() };
     let cases: Vec<(Code, &str, Vec<Option<Asked>>)> = vec![
         (Code::InvalidArgument, "put-stream-protocol", vec![Some(batch(1))]),
@@ -329,4 +331,40 @@ async fn what_remains_at_the_drain_deadline_is_said() {
     let waiting = error(&results[&2].results[0]).unwrap();
     assert!(!waiting.outcome_unknown && waiting.retryable, "{waiting:?}");
     assert_eq!(running.stop().await.unanswered, 2);
+}
+
+#[tokio::test]
+async fn compact_answers_say_the_same_in_fewer_bytes() {
+    let stream = FakeStream::new("inbound");
+    let running = Running::start(&[&stream]).await;
+    let told = async |compact_results: bool| {
+        let mut call = Talk::call(&running).await;
+        call.ask(Asked::Open(Open { compact_results, ..Default::default() })).await;
+        assert!(matches!(call.told().await, Ok(Some(Told::Credit(_)))));
+        let mut records: Vec<Record> = (0..500).map(|i| record("k", format!("{i}"))).collect();
+        records[7].key.clear();
+        call.batch(1, records).await;
+        call.results().await
+    };
+    let (full, mut short) = (told(false).await, told(true).await);
+    assert!(full.compact.is_none() && short.results.is_empty());
+    let (whole, small) = (prost::Message::encoded_len(&full), prost::Message::encoded_len(&short));
+    let mut short = short.compact.take().unwrap();
+    let items = compact::read(&mut short).unwrap();
+    assert_eq!(items.len(), full.results.len());
+    let mut seen = std::collections::HashSet::new();
+    for (i, (item, result)) in items.iter().zip(&full.results).enumerate() {
+        match (item, result.outcome.as_ref().unwrap()) {
+            (compact::Item::Stored { place, sub_sequence_number }, Outcome::Stored(stored)) => {
+                let place = &short.places[*place];
+                assert_eq!(&place.shard_id, &stored.shard_id);
+                assert_eq!(place.attempts, stored.attempts);
+                assert!(seen.insert((&place.sequence_number, *sub_sequence_number)), "record {i}");
+            }
+            (compact::Item::Other(other), _) => assert_eq!((i, other), (7, result)),
+            other => panic!("{other:?}"),
+        }
+    }
+    println!("500 records: {whole} bytes in full, {small} compact");
+    assert!(small * 20 < whole, "{small} of {whole}");
 }

@@ -1,8 +1,10 @@
 //! The Headworks gRPC contract, `headworks.v1`, and its conversion to and from records.
 //!
 //! The types are generated from `proto/headworks/v1/gateway.proto`, whose comments are the reference.
-//! [`convert`] checks what comes over the wire and turns it into a [`headworks_record::Record`].
+//! [`convert`] checks what comes over the wire and turns it into a [`headworks_record::Record`];
+//! [`compact`] writes and reads results that many records share.
 
+pub mod compact;
 pub mod convert;
 
 /// The generated messages, client and server of `headworks.v1`.

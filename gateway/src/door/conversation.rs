@@ -8,17 +8,18 @@ use futures_util::future::{BoxFuture, FutureExt as _, OptionFuture};
 use futures_util::stream::{FuturesUnordered, StreamExt as _};
 use headworks_proto::v1::put_stream_request::{Batch, Message as Asked, Open};
 use headworks_proto::v1::put_stream_response::{Credit, Message as Told, Results};
-use headworks_proto::v1::{self, PutStreamRequest, PutStreamResponse};
+use headworks_proto::v1::{PutStreamRequest, PutStreamResponse};
 use headworks_telemetry::Parent;
-use headworks_writer::{Refused, Ticket};
 use tokio::sync::mpsc;
 use tonic::{Code, Status, Streaming};
 use tracing::debug;
 
 use crate::answer::Pending;
+use crate::auth::Session;
+use crate::auth::quota::{self, Permit};
 use crate::call;
+use crate::hand_over::{Refused, Ticket};
 use crate::intake::Intake;
-use crate::principal::Principal;
 use crate::shared::{Inbound, Shared};
 use crate::tally;
 
@@ -32,15 +33,8 @@ struct Weight {
 
 impl Weight {
     fn of(batch: &Batch) -> Self {
-        let bytes = |record: &v1::Record| {
-            let headers = record.headers.iter().map(|h| h.name.len() + h.value.len()).sum::<usize>();
-            (record.key.len() + headers + record.data.len()) as u64
-        };
-        Self {
-            number: batch.number,
-            records: batch.records.len() as u64,
-            bytes: batch.records.iter().map(bytes).sum(),
-        }
+        let quota::Weight { records, bytes } = quota::Weight::of(&batch.records);
+        Self { number: batch.number, records, bytes }
     }
 }
 
@@ -79,8 +73,8 @@ impl Unanswered {
 }
 
 type Answers = mpsc::Sender<Result<PutStreamResponse, Status>>;
-type Answered = BoxFuture<'static, (Weight, Vec<v1::RecordResult>)>;
-type HandedOver = BoxFuture<'static, (Weight, Pending, Result<Ticket, Refused>)>;
+type Answered = BoxFuture<'static, (Weight, Results)>;
+type HandedOver = BoxFuture<'static, (Weight, Pending, Option<Permit>, Result<Ticket, Refused>)>;
 
 /// How a conversation ends.
 enum End {
@@ -94,22 +88,24 @@ enum End {
 
 pub(super) struct Conversation {
     shared: Arc<Shared>,
-    principal: Principal,
+    session: Session,
     caller: Parent,
     requests: Streaming<PutStreamRequest>,
     answers: Answers,
     counted: bool,
+    /// The client reads compact results.
+    compact: bool,
 }
 
 impl Conversation {
     pub(super) fn new(
         shared: Arc<Shared>,
-        principal: Principal,
+        session: Session,
         caller: Parent,
         requests: Streaming<PutStreamRequest>,
         answers: Answers,
     ) -> Self {
-        Self { shared, principal, caller, requests, answers, counted: false }
+        Self { shared, session, caller, requests, answers, counted: false, compact: false }
     }
 
     pub(super) async fn run(mut self) {
@@ -146,11 +142,17 @@ impl Conversation {
     async fn open(&mut self) -> Result<(Arc<Inbound>, Duration), End> {
         let opened = match next(&mut self.requests).await? {
             None => return Err(End::HalfClosed),
-            Some(Asked::Open(Open { stream, timeout })) => self
-                .shared
-                .inbound(&stream)
-                .and_then(|inbound| Ok((Arc::clone(inbound), self.shared.timeout(timeout)?)))
-                .map_err(End::Failed)?,
+            Some(Asked::Open(Open { stream, timeout, compact_results })) => {
+                self.compact = compact_results;
+                self.shared
+                    .inbound(&stream)
+                    .and_then(|inbound| {
+                        self.shared.check_stream(self.session.principal(), inbound)?;
+                        Ok(inbound)
+                    })
+                    .and_then(|inbound| Ok((Arc::clone(inbound), self.shared.timeout(timeout)?)))
+                    .map_err(End::Failed)?
+            }
             Some(Asked::Batch(_)) => return Err(End::Failed(call::Error::NotOpened)),
         };
         let told = Told::Credit(self.credit());
@@ -184,20 +186,20 @@ impl Conversation {
             tokio::select! {
                 Some((weight, results)) = open.next(), if !open.is_empty() => {
                     unanswered.remove(weight);
-                    let told = Told::Results(Results { number: weight.number, results });
+                    let told = Told::Results(results);
                     if self.answers.send(Ok(message(told))).await.is_err() {
                         end = Some(End::Gone);
                     }
                 }
-                Some((weight, pending, ticket)) = OptionFuture::from(waiting.as_mut()), if waiting.is_some() => {
+                Some((weight, pending, permit, ticket)) = OptionFuture::from(waiting.as_mut()), if waiting.is_some() => {
                     waiting = None;
                     match ticket {
-                        Ok(ticket) => open.push(self.answer(weight, pending, ticket, inbound)),
+                        Ok(ticket) => open.push(self.answer(weight, pending, permit, ticket, inbound)),
                         Err(refused) => end = Some(End::Failed(call::Error::from_refused(refused, &inbound.name))),
                     }
                 }
                 asked = next(&mut self.requests), if waiting.is_none() && end.is_none() => {
-                    match self.asked(asked, inbound, timeout, &mut unanswered) {
+                    match self.renew().await.map_err(End::Failed).and_then(|()| self.asked(asked, inbound, timeout, &mut unanswered)) {
                         Ok(handed_over) => waiting = Some(handed_over),
                         Err(over) => end = Some(over),
                     }
@@ -211,6 +213,12 @@ impl Conversation {
                 }
             }
         }
+    }
+
+    /// Whoever may not write any more is not read from any more.
+    async fn renew(&mut self) -> Result<(), call::Error> {
+        self.session = self.session.clone().renew(&self.shared).await?;
+        Ok(())
     }
 
     fn asked(
@@ -229,7 +237,7 @@ impl Conversation {
         let intake = Intake {
             shared: &self.shared,
             inbound,
-            principal: &self.principal,
+            principal: self.session.principal(),
             caller: self.caller,
             timeout,
         };
@@ -237,17 +245,44 @@ impl Conversation {
             .add(weight, self.credit())
             .and_then(|()| intake.take(batch.records))
             .map_err(End::Failed)?;
-        let writer = inbound.writer.clone();
+        let (shared, inbound) = (Arc::clone(&self.shared), Arc::clone(inbound));
+        let quota = Arc::clone(&self.session.principal().quota);
         Ok(async move {
-            let ticket = writer.put(puts).await;
-            (weight, pending, ticket)
+            let permit = match quota.is_unlimited() {
+                true => None,
+                false => {
+                    let weight = quota::Weight { records: weight.records, bytes: weight.bytes };
+                    Some(quota.wait(weight, |exceeded| shared.limited.count(exceeded.name)).await)
+                }
+            };
+            let ticket = inbound.put(puts).await;
+            (weight, pending, permit, ticket)
         }
         .boxed())
     }
 
-    fn answer(&self, weight: Weight, pending: Pending, ticket: Ticket, inbound: &Arc<Inbound>) -> Answered {
+    fn answer(
+        &self,
+        weight: Weight,
+        pending: Pending,
+        permit: Option<Permit>,
+        ticket: Ticket,
+        inbound: &Arc<Inbound>,
+    ) -> Answered {
         let (shared, inbound) = (Arc::clone(&self.shared), Arc::clone(inbound));
-        async move { (weight, pending.answer(ticket.await, &inbound, &shared.tracer)) }.boxed()
+        let compact = self.compact;
+        async move {
+            let _permit = permit;
+            let (number, fates) = (weight.number, ticket.fates().await);
+            let results = if compact {
+                let compact = pending.answer_compact(fates, &inbound, &shared.tracer);
+                Results { number, results: Vec::new(), compact: Some(compact) }
+            } else {
+                Results { number, results: pending.answer(fates, &inbound, &shared.tracer), compact: None }
+            };
+            (weight, results)
+        }
+        .boxed()
     }
 }
 

@@ -1,6 +1,7 @@
 //! The gRPC door: `headworks.v1.Gateway`.
 
 mod conversation;
+mod gate;
 mod limit;
 
 use std::sync::Arc;
@@ -11,13 +12,13 @@ use headworks_proto::v1::{PutRequest, PutResponse, PutStreamRequest, PutStreamRe
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::codec::CompressionEncoding;
-use tonic::metadata::MetadataMap;
-use tonic::{Request, Response, Status, Streaming};
+use tonic::{Extensions, Request, Response, Status, Streaming};
 
 use self::conversation::Conversation;
+use self::gate::Gate;
 use self::limit::MessageLimit;
+use crate::auth::Session;
 use crate::call;
-use crate::principal::Principal;
 use crate::shared::Shared;
 use crate::tally;
 use crate::unary::{self, TRACEPARENT, Unary};
@@ -34,16 +35,11 @@ pub(crate) struct Door {
 
 impl Door {
     /// The service with its limits, ready to be served.
-    pub(crate) fn service(shared: Arc<Shared>) -> MessageLimit<GatewayServer<Self>> {
+    pub(crate) fn service(shared: Arc<Shared>) -> Gate<MessageLimit<GatewayServer<Self>>> {
         let server = GatewayServer::new(Self { shared: Arc::clone(&shared) })
             .max_decoding_message_size(MAX_MESSAGE_BYTES)
             .accept_compressed(CompressionEncoding::Gzip);
-        MessageLimit::new(server, shared)
-    }
-
-    /// Who calls. Reachable from loopback, or by the operator's explicit decision, only.
-    fn principal(&self, _metadata: &MetadataMap) -> Principal {
-        Principal::local()
+        Gate::new(MessageLimit::new(server, Arc::clone(&shared)), shared)
     }
 }
 
@@ -51,9 +47,10 @@ impl Door {
 impl Gateway for Door {
     async fn put(&self, request: Request<PutRequest>) -> Result<Response<PutResponse>, Status> {
         let counted = tally::Call::new(&self.shared.ended.put);
-        let (metadata, _, PutRequest { stream, timeout, records }) = request.into_parts();
+        let (metadata, extensions, PutRequest { stream, timeout, records }) = request.into_parts();
+        let session = session(&extensions)?;
         let call = Unary {
-            principal: &self.principal(&metadata),
+            principal: session.principal(),
             caller: unary::caller(metadata.get(TRACEPARENT).map(|value| value.as_bytes())),
             stream: &stream,
             timeout,
@@ -73,11 +70,11 @@ impl Gateway for Door {
             self.shared.ended.put_stream.count(draining.code());
             return Err(draining.into());
         }
-        let (metadata, _, requests) = request.into_parts();
+        let (metadata, extensions, requests) = request.into_parts();
         let (answers, waiting) = mpsc::channel(ANSWERS_WAITING);
         let conversation = Conversation::new(
             Arc::clone(&self.shared),
-            self.principal(&metadata),
+            session(&extensions)?.clone(),
             unary::caller(metadata.get(TRACEPARENT).map(|value| value.as_bytes())),
             requests,
             answers,
@@ -86,4 +83,10 @@ impl Gateway for Door {
         // At once: a client may wait for the headers before it sends its first message.
         Ok(Response::new(ReceiverStream::new(waiting)))
     }
+}
+
+/// Whom the gate let in.
+fn session(extensions: &Extensions) -> Result<&Session, Status> {
+    let session = extensions.get::<Session>();
+    session.ok_or_else(|| call::Error::Lost { reason: "nobody asked who calls".to_owned() }.into())
 }

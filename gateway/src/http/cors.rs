@@ -46,7 +46,8 @@ pub(super) fn permit(asked: &HeaderMap, answer: &mut HeaderMap) {
     let asked = asked.get(header::ACCESS_CONTROL_REQUEST_HEADERS).and_then(|value| value.to_str().ok());
     let known = |name: &&str| {
         let name = name.to_ascii_lowercase();
-        matches!(&name[..], "content-type" | "traceparent") || name.starts_with("ce-")
+        matches!(&name[..], "content-type" | "traceparent" | "authorization" | "x-api-key")
+            || name.starts_with("ce-")
     };
     let headers: Vec<&str> = asked.unwrap_or_default().split(',').map(str::trim).filter(known).collect();
     // Made of parts of a header's value.

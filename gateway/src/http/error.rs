@@ -3,6 +3,7 @@
 use axum::Json;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
+use tonic::Code;
 
 use super::reply::{ErrorBody, Failed};
 use crate::call;
@@ -76,7 +77,16 @@ impl Error {
                 call::Error::TooManyRecords { .. }
                 | call::Error::MessageTooLarge { .. }
                 | call::Error::BatchTooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
-                call::Error::Full { .. } => StatusCode::TOO_MANY_REQUESTS,
+                call::Error::Auth(error) => match error.grpc() {
+                    Code::Unauthenticated => StatusCode::UNAUTHORIZED,
+                    Code::PermissionDenied => StatusCode::FORBIDDEN,
+                    Code::ResourceExhausted => StatusCode::TOO_MANY_REQUESTS,
+                    _ => StatusCode::SERVICE_UNAVAILABLE,
+                },
+                call::Error::StreamNotAllowed { .. } => StatusCode::FORBIDDEN,
+                call::Error::Full { .. } | call::Error::SpoolFull { .. } | call::Error::Quota { .. } => {
+                    StatusCode::TOO_MANY_REQUESTS
+                }
                 call::Error::Draining => StatusCode::SERVICE_UNAVAILABLE,
                 call::Error::Lost { .. } => StatusCode::INTERNAL_SERVER_ERROR,
                 _ => StatusCode::BAD_REQUEST,
@@ -94,9 +104,9 @@ impl Error {
     /// Seconds, rounded up.
     fn retry_after(&self) -> u64 {
         match self {
-            Error::Call(call::Error::Full { retry_after, .. }) => {
-                retry_after.as_millis().div_ceil(1000).try_into().unwrap_or(RETRY_AFTER)
-            }
+            Error::Call(error) => error.retry_after().map_or(RETRY_AFTER, |delay| {
+                delay.as_millis().div_ceil(1000).max(1).try_into().unwrap_or(RETRY_AFTER)
+            }),
             _ => RETRY_AFTER,
         }
     }
@@ -120,6 +130,10 @@ impl IntoResponse for Error {
             },
         };
         let mut response = (self.status(), Json(body)).into_response();
+        if response.status() == StatusCode::UNAUTHORIZED {
+            let scheme = header::HeaderValue::from_static("Bearer");
+            response.headers_mut().insert(header::WWW_AUTHENTICATE, scheme);
+        }
         if self.is_retryable() {
             response.headers_mut().insert(header::RETRY_AFTER, self.retry_after().into());
         }

@@ -26,6 +26,7 @@ pub(super) struct Failed<'a> {
 #[serde(untagged)]
 enum ResultBody<'a> {
     Stored { shard_id: &'a str, sequence_number: &'a str, sub_sequence_number: u32, attempts: u32 },
+    Spooled { spooled: bool },
     Refused { error: ErrorBody<'a> },
 }
 
@@ -44,7 +45,7 @@ fn error_of(result: &v1::RecordResult) -> Option<ErrorBody<'_>> {
             retryable: error.retryable,
             outcome_unknown: error.outcome_unknown,
         }),
-        Some(Outcome::Stored(_)) => None,
+        Some(Outcome::Stored(_) | Outcome::Spooled(_)) => None,
         // The intake makes no such thing; if it did, nobody could say what became of the record.
         None => Some(ErrorBody {
             code: "internal",
@@ -63,6 +64,7 @@ fn body(results: &[v1::RecordResult]) -> Vec<ResultBody<'_>> {
             sub_sequence_number: stored.sub_sequence_number,
             attempts: stored.attempts,
         }),
+        (None, Some(Outcome::Spooled(_))) => Some(ResultBody::Spooled { spooled: true }),
         (error, _) => error.map(|error| ResultBody::Refused { error }),
     };
     results.iter().filter_map(body).collect()

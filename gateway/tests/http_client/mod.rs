@@ -3,7 +3,7 @@
 
 use std::net::SocketAddr;
 
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
 use crate::support::{Running, soon};
@@ -53,7 +53,19 @@ pub async fn raw(running: &Running, method: &str, path: &str, headers: &[&str], 
 }
 
 async fn exchange(address: SocketAddr, method: &str, path: &str, headers: &[&str], body: &[u8]) -> Answer {
-    let mut socket = TcpStream::connect(address).await.unwrap();
+    let socket = TcpStream::connect(address).await.unwrap();
+    over(socket, address, method, path, headers, body).await
+}
+
+/// Sends a request as it stands over a connection of the test's own.
+pub async fn over(
+    mut socket: impl AsyncRead + AsyncWrite + Unpin,
+    address: SocketAddr,
+    method: &str,
+    path: &str,
+    headers: &[&str],
+    body: &[u8],
+) -> Answer {
     let headers: String = headers.iter().map(|header| format!("{header}\r\n")).collect();
     let head = format!("{method} {path} HTTP/1.1\r\nhost: {address}\r\nconnection: close\r\n{headers}\r\n");
     soon("the request", async {

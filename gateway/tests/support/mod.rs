@@ -1,6 +1,8 @@
 //! A gateway over a stream that lives in memory and does what the test says.
 #![allow(dead_code, unreachable_pub)] // Each test file uses its part of it.
 
+pub mod daemon;
+
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -230,7 +232,7 @@ pub fn record(key: &str, data: impl Into<bytes::Bytes>) -> v1::Record {
 /// The error of a result, or `None` if the record is stored.
 pub fn error(result: &v1::RecordResult) -> Option<&v1::Error> {
     match result.outcome.as_ref().unwrap() {
-        v1::record_result::Outcome::Stored(_) => None,
+        v1::record_result::Outcome::Stored(_) | v1::record_result::Outcome::Spooled(_) => None,
         v1::record_result::Outcome::Error(error) => Some(error),
     }
 }

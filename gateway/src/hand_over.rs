@@ -1,0 +1,122 @@
+//! From the intake to whoever answers for a record: the writer, or the spool.
+
+use futures_util::future::{Either, ready};
+use headworks_proto::v1;
+use headworks_writer::{self as writer, Outcome, Placed, Put};
+
+use crate::call;
+use crate::shared::Inbound;
+use crate::spool;
+
+/// What became of a record that was taken.
+#[derive(Debug)]
+pub(crate) enum Fate {
+    /// The stream has it.
+    Stored(Placed),
+    /// The spool has it.
+    Spooled,
+    /// Neither is known to.
+    Failed(v1::Error),
+}
+
+impl From<Outcome> for Fate {
+    fn from(outcome: Outcome) -> Self {
+        match outcome {
+            Ok(placed) => Fate::Stored(placed),
+            Err(failure) => Fate::Failed(v1::Error {
+                code: failure.code().to_owned(),
+                message: failure.to_string(),
+                retryable: failure.is_retryable(),
+                outcome_unknown: failure.outcome_unknown(),
+            }),
+        }
+    }
+}
+
+impl From<&spool::Failure> for Fate {
+    fn from(failure: &spool::Failure) -> Self {
+        Fate::Failed(v1::Error {
+            code: failure.code().to_owned(),
+            message: failure.to_string(),
+            retryable: failure.is_retryable(),
+            outcome_unknown: failure.outcome_unknown(),
+        })
+    }
+}
+
+/// The answers to a batch that was taken.
+#[derive(Debug)]
+pub(crate) enum Ticket {
+    Writer(writer::Ticket),
+    Spool(spool::Ticket),
+}
+
+impl Ticket {
+    /// One per record, in their order.
+    pub(crate) async fn fates(self) -> Vec<Fate> {
+        match self {
+            Ticket::Writer(ticket) => ticket.await.into_iter().map(Fate::from).collect(),
+            Ticket::Spool(ticket) => {
+                let records = ticket.records;
+                let kept = ticket.await;
+                (0..records).map(|_| kept.as_ref().map_or_else(Fate::from, |()| Fate::Spooled)).collect()
+            }
+        }
+    }
+}
+
+/// Why a batch was not taken.
+#[derive(Debug)]
+pub(crate) enum Refused {
+    Writer(writer::Refused),
+    Spool(spool::Refused),
+}
+
+impl Inbound {
+    /// Hands over a batch, or says at once that there is no room.
+    pub(crate) async fn try_put(&self, puts: Vec<Put>) -> Result<Ticket, Refused> {
+        match &self.spool {
+            None => self.writer.try_put(puts).await.map(Ticket::Writer).map_err(Refused::Writer),
+            Some(spool) => spool.try_append(puts).await.map(Ticket::Spool).map_err(Refused::Spool),
+        }
+    }
+
+    /// Hands over a batch, waiting for room.
+    pub(crate) async fn put(&self, puts: Vec<Put>) -> Result<Ticket, Refused> {
+        match &self.spool {
+            None => self.writer.put(puts).await.map(Ticket::Writer).map_err(Refused::Writer),
+            Some(spool) => spool.append(puts).await.map(Ticket::Spool).map_err(Refused::Spool),
+        }
+    }
+
+    /// Waits until everything that was taken is on the stream.
+    pub(crate) async fn drain(&self) {
+        let spool = self.spool.as_ref().map_or_else(|| Either::Left(ready(())), |s| Either::Right(s.drain()));
+        spool.await;
+        self.writer.drain().await;
+    }
+}
+
+impl call::Error {
+    /// What the refusal of a batch means for the call.
+    pub(crate) fn from_refused(refused: Refused, stream: &str) -> Self {
+        let stream = stream.to_owned();
+        match refused {
+            Refused::Writer(writer::Refused::Full { limit, retry_after })
+            | Refused::Spool(spool::Refused::Busy { limit, retry_after }) => {
+                Self::Full { stream, limit, retry_after }
+            }
+            Refused::Spool(spool::Refused::Full { limit, retry_after }) => {
+                Self::SpoolFull { stream, limit, retry_after }
+            }
+            Refused::Writer(writer::Refused::BatchTooLarge { bytes, limit })
+            | Refused::Spool(spool::Refused::BatchTooLarge { bytes, limit }) => {
+                Self::BatchTooLarge { bytes, limit }
+            }
+            Refused::Writer(writer::Refused::Stopped) | Refused::Spool(spool::Refused::Stopped) => {
+                Self::Draining
+            }
+            Refused::Writer(other) => Self::Lost { reason: other.to_string() },
+        }
+    }
+}
