@@ -8,11 +8,16 @@ use headworks_telemetry::{Minter, RecordTracer, Sampler, Telemetry};
 
 use crate::connect::ConnectError;
 use crate::producer::Producer;
+use crate::tls::Tls;
+use crate::token::Token;
+
+/// The most gateways of one producer.
+const MAX_ENDPOINTS: usize = 64;
 
 /// The settings as they are checked and kept.
 #[derive(Debug, Clone)]
 pub(crate) struct Config {
-    pub(crate) endpoint: String,
+    pub(crate) endpoints: Vec<String>,
     pub(crate) stream: String,
     pub(crate) timeout: Duration,
     pub(crate) connect_timeout: Duration,
@@ -20,6 +25,9 @@ pub(crate) struct Config {
     pub(crate) batch_records: usize,
     pub(crate) batch_bytes: usize,
     pub(crate) longest_pause: Duration,
+    pub(crate) offline: bool,
+    pub(crate) tls: Tls,
+    pub(crate) token: Token,
 }
 
 /// Settings of a [`Producer`]; see [`Producer::builder`].
@@ -34,7 +42,7 @@ pub struct Builder {
 impl Builder {
     pub(crate) fn new() -> Self {
         let config = Config {
-            endpoint: "http://127.0.0.1:4400".to_owned(),
+            endpoints: vec!["http://127.0.0.1:4400".to_owned()],
             stream: String::new(),
             timeout: Duration::from_secs(30),
             connect_timeout: Duration::from_secs(10),
@@ -42,14 +50,68 @@ impl Builder {
             batch_records: 1_000,
             batch_bytes: 1 << 20,
             longest_pause: Duration::from_secs(5),
+            offline: false,
+            tls: Tls::default(),
+            token: Token::default(),
         };
         let sampler = Sampler::ratio(DEFAULT_SAMPLE_RATIO).unwrap_or_else(|_| Sampler::never());
         Self { config, minter: Minter::new(sampler), tracer: RecordTracer::disabled() }
     }
 
-    /// The gateway's address. Default `http://127.0.0.1:4400`.
-    pub fn endpoint(mut self, endpoint: impl Into<String>) -> Self {
-        self.config.endpoint = endpoint.into();
+    /// The gateway's address, `http://…` or `https://…`. Default `http://127.0.0.1:4400`.
+    pub fn endpoint(self, endpoint: impl Into<String>) -> Self {
+        self.endpoints([endpoint])
+    }
+
+    /// The addresses of several gateways of one stream, at most 64.
+    ///
+    /// Each key has a gateway, the same for all producers with the same addresses, so that aggregates
+    /// fill; when one is lost, its keys go to the others, and come back with it. Order per key holds
+    /// through both.
+    pub fn endpoints(mut self, endpoints: impl IntoIterator<Item = impl Into<String>>) -> Self {
+        self.config.endpoints = endpoints.into_iter().map(Into::into).collect();
+        self
+    }
+
+    /// What is shown to the gateway: an API key, or a token (JWT) that stays valid as long as the producer
+    /// lives. Default: nothing.
+    pub fn token(mut self, token: impl Into<String>) -> Self {
+        self.config.token = Token::fixed(token.into());
+        self
+    }
+
+    /// As [`Builder::token`], asked for at each connection, for tokens that change. Must not block.
+    pub fn token_from(mut self, source: impl Fn() -> String + Send + Sync + 'static) -> Self {
+        self.config.token = Token::from_fn(source);
+        self
+    }
+
+    /// The authorities (PEM) that sign the gateway's certificate. Default: the system's.
+    pub fn ca_certificates(mut self, pem: impl Into<Vec<u8>>) -> Self {
+        self.config.tls.ca_certificates = Some(pem.into());
+        self
+    }
+
+    /// The certificate (PEM, with its chain) and the key by which the gateway knows this producer.
+    /// Default: none.
+    pub fn identity(mut self, certificate: impl Into<Vec<u8>>, key: impl Into<Vec<u8>>) -> Self {
+        self.config.tls.identity = Some((certificate.into(), key.into()));
+        self
+    }
+
+    /// The name that the gateway's certificate must bear. Default: the endpoint's host.
+    pub fn server_name(mut self, name: impl Into<String>) -> Self {
+        self.config.tls.server_name = Some(name.into());
+        self
+    }
+
+    /// Whether records may wait while no gateway answers. Default no.
+    ///
+    /// If so, [`Builder::connect`] does not wait for a gateway, and a record's time
+    /// ([`Builder::timeout`]) runs only while one is connected. What waits is held in memory, within
+    /// [`Builder::buffer_bytes`].
+    pub fn buffer_offline(mut self, offline: bool) -> Self {
+        self.config.offline = offline;
         self
     }
 
@@ -117,6 +179,18 @@ impl Builder {
         self.minter(telemetry.minter()).tracer(telemetry.tracer())
     }
 
+    /// Checks the settings and writes to a stream with no gateway between: this process aggregates, puts
+    /// and retries by itself, as a gateway would. [`Builder::stream`] is the name in spans;
+    /// [`Builder::buffer_bytes`], [`Builder::timeout`], the minter and the tracer apply, the settings of
+    /// connections do not.
+    ///
+    /// The writer's service must run, and be stopped after [`Producer::close`].
+    #[cfg(feature = "direct")]
+    pub fn direct(self, writer: headworks_writer::Handle) -> Result<Producer, ConnectError> {
+        self.config.validate()?;
+        Ok(Producer::direct(self.config, self.minter, self.tracer, writer))
+    }
+
     /// Checks the settings and connects, trying up to [`Builder::connect_timeout`].
     ///
     /// Must be called within a tokio runtime, on which the connection then lives.
@@ -127,9 +201,10 @@ impl Builder {
 }
 
 impl Config {
-    fn validate(&self) -> Result<(), ConnectError> {
+    pub(crate) fn validate(&self) -> Result<(), ConnectError> {
         const MINUTE: Duration = Duration::from_secs(60);
         const MILLISECOND: Duration = Duration::from_millis(1);
+        check("the number of endpoints", self.endpoints.len(), 1, MAX_ENDPOINTS)?;
         check("timeout", self.timeout, MILLISECOND, MINUTE * 10)?;
         check("connect_timeout", self.connect_timeout, MILLISECOND, MINUTE * 10)?;
         check("buffer_bytes", self.buffer_bytes, 1024, u32::MAX as usize)?;

@@ -5,15 +5,14 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::time::{Duration, SystemTime};
 
-use headworks_proto::v1::put_stream_response::Credit;
-use headworks_proto::v1::{self, record_result};
+use headworks_proto::v1::{self, put_stream_response::Credit};
 use headworks_proto::{MAX_MESSAGE_BYTES, convert};
 use headworks_record::{Creation, Record, SpanId};
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 use tokio::time::Instant;
 
+use crate::answer::{self, Answer};
 use crate::error::Error;
-use crate::ticket::Stored;
 
 /// What the answer has to wait for beyond the record's time: the gateway knows better than this
 /// producer what became of the record, and its clock started later.
@@ -42,12 +41,12 @@ pub(crate) struct Entry {
     /// Only of a record that this producer minted for.
     pub(crate) birth: Option<Birth>,
     pub(crate) deadline: Instant,
-    pub(crate) answer: oneshot::Sender<Result<Stored, Error>>,
+    pub(crate) answer: oneshot::Sender<Answer>,
     /// Room in the buffer, given back with the answer.
     pub(crate) permit: OwnedSemaphorePermit,
     /// Whether it has left the producer.
     pub(crate) sent: bool,
-    /// Its place among all records of the producer; given by [`Outbox::push`].
+    /// Its place among all records of the producer.
     pub(crate) place: u64,
 }
 
@@ -66,7 +65,7 @@ pub(crate) fn wire_bytes(record: &Record) -> usize {
 pub(crate) const MAX_WIRE_BYTES: usize = MAX_MESSAGE_BYTES - MESSAGE_OVERHEAD;
 
 /// An answered record.
-pub(crate) type Settled = (Entry, Result<Stored, Error>);
+pub(crate) type Settled = (Entry, Answer);
 
 #[derive(Debug)]
 struct Sent {
@@ -79,10 +78,9 @@ struct Sent {
 /// The records that are not answered.
 #[derive(Debug, Default)]
 pub(crate) struct Outbox {
-    /// Records pushed so far.
-    pushed: u64,
+    /// In order of their places.
     unsent: VecDeque<Entry>,
-    /// By batch number, which grows: so also by place. What is sent stands before what is not.
+    /// By batch number, which grows.
     sent: BTreeMap<u64, Sent>,
     next_batch: u64,
     /// What the gateway holds against the credit.
@@ -91,32 +89,38 @@ pub(crate) struct Outbox {
 }
 
 impl Outbox {
-    pub(crate) fn push(&mut self, mut entry: Entry) {
-        entry.place = self.pushed;
-        self.pushed += 1;
+    /// Takes a record, whose place is higher than those of all that were pushed before.
+    pub(crate) fn push(&mut self, entry: Entry) {
         self.unsent.push_back(entry);
     }
 
-    /// The place that the next pushed record will have.
-    pub(crate) fn end(&self) -> u64 {
-        self.pushed
+    /// Takes records of another outbox, in the order of their places, each where its place puts it
+    /// among what is not sent.
+    pub(crate) fn absorb(&mut self, entries: Vec<Entry>) {
+        if entries.is_empty() {
+            return;
+        }
+        let mut unsent: Vec<Entry> = std::mem::take(&mut self.unsent).into();
+        unsent.extend(entries);
+        // Stable and quick: two runs that are sorted already.
+        unsent.sort_by_key(|entry| entry.place);
+        self.unsent = unsent.into();
     }
 
     /// Whether every record before this place is answered.
     pub(crate) fn is_settled(&self, end: u64) -> bool {
-        self.first_open().is_none_or(|entry| entry.place >= end)
+        // What came from another outbox may have gone out after records of higher places.
+        let mut in_flight = self.sent.values().filter_map(|sent| sent.entries.iter().flatten().next());
+        let is_after = |entry: &Entry| entry.place >= end;
+        self.unsent.front().is_none_or(is_after) && in_flight.all(is_after)
     }
 
     pub(crate) fn is_empty(&self) -> bool {
-        self.first_open().is_none()
+        self.unsent.is_empty() && self.first_in_flight().is_none()
     }
 
     fn first_in_flight(&self) -> Option<&Entry> {
         self.sent.values().flat_map(|sent| &sent.entries).flatten().next()
-    }
-
-    fn first_open(&self) -> Option<&Entry> {
-        self.first_in_flight().or_else(|| self.unsent.front())
     }
 
     /// Whether a record waits that the credit has room for, or that it can never have room for.
@@ -174,20 +178,15 @@ impl Outbox {
     }
 
     /// Takes the answers to a batch; `false` if there is no such batch.
-    pub(crate) fn answered(
-        &mut self,
-        number: u64,
-        results: Vec<v1::RecordResult>,
-        settled: &mut Vec<Settled>,
-    ) -> bool {
+    pub(crate) fn answered(&mut self, number: u64, answers: Vec<Answer>, settled: &mut Vec<Settled>) -> bool {
         let Some(sent) = self.sent.remove(&number) else { return false };
         self.records -= sent.records;
         self.bytes -= sent.bytes;
-        let mut results = results.into_iter();
+        let mut answers = answers.into_iter();
         for entry in sent.entries {
-            let result = results.next().and_then(|result| result.outcome);
+            let answer = answers.next();
             if let Some(entry) = entry {
-                settled.push((entry, outcome(result)));
+                settled.push((entry, answer.unwrap_or_else(answer::missing)));
             }
         }
         true
@@ -212,7 +211,8 @@ impl Outbox {
     ) {
         for sent in self.sent.values_mut() {
             for slot in &mut sent.entries {
-                // Times grow with places: the first that is left ends the search.
+                // Times grow with places, and batches mostly with them: the first that is left ends the
+                // search. What came from another outbox may be found later than its time.
                 match slot {
                     Some(entry) if entry.deadline + ANSWER_GRACE > now => {
                         return self.expire_unsent(now, timeout, settled);
@@ -239,25 +239,18 @@ impl Outbox {
         in_flight.into_iter().chain(unsent).min()
     }
 
+    /// Gives every record time until `deadline` at least.
+    pub(crate) fn extend(&mut self, deadline: Instant) {
+        let in_flight = self.sent.values_mut().flat_map(|sent| sent.entries.iter_mut().flatten());
+        for entry in self.unsent.iter_mut().chain(in_flight) {
+            entry.deadline = entry.deadline.max(deadline);
+        }
+    }
+
     /// Everything that is left.
     pub(crate) fn take_all(&mut self) -> Vec<Entry> {
         self.disconnected();
         std::mem::take(&mut self.unsent).into()
-    }
-}
-
-fn outcome(result: Option<record_result::Outcome>) -> Result<Stored, Error> {
-    match result {
-        Some(record_result::Outcome::Stored(stored)) => Ok(stored.into()),
-        Some(record_result::Outcome::Error(error)) if error.outcome_unknown => {
-            Err(Error::OutcomeUnknown { message: error.message })
-        }
-        Some(record_result::Outcome::Error(v1::Error { code, message, retryable, .. })) => {
-            Err(Error::Refused { code, message, retryable })
-        }
-        None => {
-            Err(Error::OutcomeUnknown { message: "the gateway's answer does not name the record".to_owned() })
-        }
     }
 }
 

@@ -8,13 +8,16 @@ use headworks_telemetry::{Minter, Parent, RecordTracer};
 use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio::time::Instant;
 
+use crate::books::Books;
 use crate::builder::{Builder, Config};
 use crate::connect::ConnectError;
+#[cfg(feature = "direct")]
+use crate::direct::Direct;
 use crate::error::Error;
 use crate::outbox::{Birth, Entry, MAX_WIRE_BYTES, wire_bytes};
-use crate::report::{Counters, Report};
+use crate::report::{Counters, GatewayState, Report};
 use crate::task::{Command, Task};
-use crate::ticket::{Stored, Ticket};
+use crate::ticket::{Receipt, Ticket};
 
 /// What a record weighs in the buffer beside its own bytes.
 const OVERHEAD: usize = 256;
@@ -52,18 +55,43 @@ impl Producer {
         tracer: RecordTracer,
     ) -> Result<Self, ConnectError> {
         let config = Arc::new(config);
-        let counters = Arc::new(Counters::default());
+        let counters = Arc::new(Counters::new(&config.endpoints));
         let (commands, queue) = mpsc::channel(COMMANDS);
-        let task = Task::connect(Arc::clone(&config), tracer.clone(), Arc::clone(&counters), queue).await?;
+        let books = Books {
+            stream: config.stream_name().into(),
+            tracer: tracer.clone(),
+            counters: Arc::clone(&counters),
+        };
+        let task = Task::connect(Arc::clone(&config), books, queue).await?;
         tokio::spawn(task.run());
         let buffer = Arc::new(Semaphore::new(config.buffer_bytes));
         Ok(Self { shared: Arc::new(Shared { config, minter, tracer, buffer, commands, counters }) })
     }
 
-    /// Sends a record and waits until its stream has it.
+    #[cfg(feature = "direct")]
+    pub(crate) fn direct(
+        config: Config,
+        minter: Minter,
+        tracer: RecordTracer,
+        writer: headworks_writer::Handle,
+    ) -> Self {
+        let config = Arc::new(config);
+        let counters = Arc::new(Counters::new(&[]));
+        let (commands, queue) = mpsc::channel(COMMANDS);
+        let books = Books {
+            stream: config.stream_name().into(),
+            tracer: tracer.clone(),
+            counters: Arc::clone(&counters),
+        };
+        tokio::spawn(Direct::new(writer, books, queue).run());
+        let buffer = Arc::new(Semaphore::new(config.buffer_bytes));
+        Self { shared: Arc::new(Shared { config, minter, tracer, buffer, commands, counters }) }
+    }
+
+    /// Sends a record and waits until its stream has it, or the gateway's spool where the stream has one.
     ///
     /// Dropping this future after its first suspension may or may not leave the record on its way.
-    pub async fn put(&self, record: Record) -> Result<Stored, Error> {
+    pub async fn put(&self, record: Record) -> Result<Receipt, Error> {
         self.send(record).await.await
     }
 
@@ -120,6 +148,11 @@ impl Producer {
             let _ = closed.await;
         }
         self.report()
+    }
+
+    /// The gateways, and whether each is connected now. Without a gateway (`Builder::direct`): none.
+    pub fn gateways(&self) -> Vec<GatewayState> {
+        self.shared.counters.gateways()
     }
 
     /// What became of the records so far.

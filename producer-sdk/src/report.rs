@@ -1,9 +1,9 @@
 //! What a producer did.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use crate::error::Error;
-use crate::ticket::Stored;
+use crate::ticket::Receipt;
 
 /// What became of the records of a producer, from its first to its last.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -33,10 +33,40 @@ pub(crate) struct Counters {
     pub(crate) failed: AtomicU64,
     pub(crate) unknown: AtomicU64,
     pub(crate) abandoned: AtomicU64,
+    /// By address, in the order in which they were given.
+    gateways: Vec<(String, AtomicBool)>,
+}
+
+/// A gateway of a producer's.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct GatewayState {
+    /// Its address.
+    pub endpoint: String,
+    /// Whether it is connected.
+    pub connected: bool,
 }
 
 impl Counters {
-    pub(crate) fn count(&self, outcome: &Result<Stored, Error>) {
+    pub(crate) fn new(endpoints: &[String]) -> Self {
+        let gateways = endpoints.iter().map(|endpoint| (endpoint.clone(), AtomicBool::new(false)));
+        Self { gateways: gateways.collect(), ..Self::default() }
+    }
+
+    pub(crate) fn set_connected(&self, gateway: usize, connected: bool) {
+        if let Some((_, state)) = self.gateways.get(gateway) {
+            state.store(connected, Ordering::Relaxed);
+        }
+    }
+
+    pub(crate) fn gateways(&self) -> Vec<GatewayState> {
+        let state = |(endpoint, connected): &(String, AtomicBool)| GatewayState {
+            endpoint: endpoint.clone(),
+            connected: connected.load(Ordering::Relaxed),
+        };
+        self.gateways.iter().map(state).collect()
+    }
+
+    pub(crate) fn count(&self, outcome: &Result<Receipt, Error>) {
         let counter = match outcome {
             Ok(_) => &self.stored,
             Err(error) if error.outcome_unknown() => &self.unknown,

@@ -1,5 +1,6 @@
 //! One connection: opened, granted credit, ready for batches.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use headworks_proto::MAX_MESSAGE_BYTES;
@@ -9,8 +10,10 @@ use headworks_proto::v1::put_stream_response::{Credit, Message as Told};
 use headworks_proto::v1::{PutStreamRequest, PutStreamResponse};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
+use tokio_util::sync::PollSender;
+use tonic::metadata::AsciiMetadataValue;
 use tonic::transport::Endpoint;
-use tonic::{Code, Status, Streaming};
+use tonic::{Code, Request, Status, Streaming};
 
 use crate::builder::Config;
 use crate::connect::ConnectError;
@@ -43,7 +46,7 @@ impl Failure {
         Self { reason: format!("{:?}: {}", status.code(), status.message()), is_final }
     }
 
-    fn passing(reason: impl Into<String>) -> Self {
+    pub(crate) fn passing(reason: impl Into<String>) -> Self {
         Self { reason: reason.into(), is_final: false }
     }
 }
@@ -51,22 +54,23 @@ impl Failure {
 /// A conversation with the gateway.
 #[derive(Debug)]
 pub(crate) struct Session {
-    /// `None` once the gateway takes no more.
-    pub(crate) asks: Option<mpsc::Sender<PutStreamRequest>>,
+    pub(crate) asks: PollSender<PutStreamRequest>,
+    /// Whether the gateway takes more.
+    pub(crate) takes: bool,
     pub(crate) tells: Streaming<PutStreamResponse>,
     pub(crate) credit: Credit,
 }
 
 /// The address as the transport takes it.
-pub(crate) fn endpoint(config: &Config) -> Result<Endpoint, ConnectError> {
-    let refuse = |reason: String| ConnectError::Endpoint { endpoint: config.endpoint.clone(), reason };
-    let endpoint = Endpoint::from_shared(config.endpoint.clone()).map_err(|error| refuse(chain(&error)))?;
-    match endpoint.uri().scheme_str() {
-        Some("http") => {}
-        Some("https") => return Err(refuse("TLS is not supported yet".to_owned())),
+pub(crate) fn endpoint(config: &Config, address: &str) -> Result<Endpoint, ConnectError> {
+    let refuse = |reason: String| ConnectError::Endpoint { endpoint: address.to_owned(), reason };
+    let endpoint = Endpoint::from_shared(address.to_owned()).map_err(|error| refuse(chain(&error)))?;
+    let endpoint = match endpoint.uri().scheme_str() {
+        Some("http") => endpoint,
+        Some("https") => endpoint.tls_config(config.tls.client()).map_err(|error| refuse(chain(&error)))?,
         Some(other) => return Err(refuse(format!("{other:?} is no scheme of a gateway"))),
         None => return Err(refuse("it has no scheme".to_owned())),
-    }
+    };
     Ok(endpoint
         .connect_timeout(ATTEMPT)
         .http2_keep_alive_interval(KEEPALIVE.0)
@@ -77,25 +81,42 @@ pub(crate) fn endpoint(config: &Config) -> Result<Endpoint, ConnectError> {
 
 impl Session {
     /// Connects, opens the stream, and waits for the credit.
-    pub(crate) async fn open(endpoint: Endpoint, stream: String, timeout: Duration) -> Result<Self, Failure> {
-        tokio::time::timeout(ATTEMPT, Self::try_open(endpoint, stream, timeout))
+    pub(crate) async fn open(endpoint: Endpoint, config: Arc<Config>) -> Result<Self, Failure> {
+        tokio::time::timeout(ATTEMPT, Self::try_open(endpoint, &config))
             .await
             .unwrap_or_else(|_| Err(Failure::passing(format!("no answer within {ATTEMPT:?}"))))
     }
 
-    async fn try_open(endpoint: Endpoint, stream: String, timeout: Duration) -> Result<Self, Failure> {
+    async fn try_open(endpoint: Endpoint, config: &Config) -> Result<Self, Failure> {
         let channel = endpoint.connect().await.map_err(|error| Failure::passing(chain(&error)))?;
         let mut client = GatewayClient::new(channel).max_decoding_message_size(MAX_MESSAGE_BYTES);
         let (asks, messages) = mpsc::channel(MESSAGES_WAITING);
-        let open = Open { stream, timeout: timeout.try_into().ok() };
+        let open = Open {
+            stream: config.stream.clone(),
+            timeout: config.timeout.try_into().ok(),
+            compact_results: true,
+        };
         let open = PutStreamRequest { message: Some(Asked::Open(open)) };
         // There is room for it.
         let _ = asks.send(open).await;
+        let mut request = Request::new(ReceiverStream::new(messages));
+        if let Some(token) = config.token.read() {
+            let value = format!("Bearer {token}").parse::<AsciiMetadataValue>().map(|mut value| {
+                value.set_sensitive(true);
+                value
+            });
+            let value = value.map_err(|_| Failure {
+                reason: "the token has characters that no header may have; it must be printable ASCII"
+                    .to_owned(),
+                is_final: true,
+            })?;
+            request.metadata_mut().insert("authorization", value);
+        }
         let failed = |status: Status| Failure::from_status(&status);
-        let mut tells = client.put_stream(ReceiverStream::new(messages)).await.map_err(failed)?.into_inner();
+        let mut tells = client.put_stream(request).await.map_err(failed)?.into_inner();
         match tells.message().await.map_err(failed)? {
             Some(PutStreamResponse { message: Some(Told::Credit(credit)) }) => {
-                Ok(Self { asks: Some(asks), tells, credit })
+                Ok(Self { asks: PollSender::new(asks), takes: true, tells, credit })
             }
             Some(_) => Err(Failure::passing("the gateway did not begin with a credit")),
             None => Err(Failure::passing("the gateway closed the stream at once")),

@@ -1,20 +1,19 @@
 //! The producer against the real gateway, whose stream lives in memory.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+mod mortal;
 #[path = "../../gateway/tests/support/mod.rs"]
 mod support;
 
 use std::collections::HashSet;
-use std::net::SocketAddr;
 use std::time::Duration;
 
 use futures_util::FutureExt as _;
 use futures_util::future::join_all;
-use headworks_gateway::{Config, Gateway};
-use headworks_producer::{ConnectError, Error, Producer, Record};
+use headworks_producer::{ConnectError, Error, Producer, Receipt, Record};
 use headworks_telemetry::{Minter, RecordTracer, Sampler, SpanStore};
-use support::{FakeStream, Mode, Running, config, factory, soon};
-use tokio_util::sync::CancellationToken;
+use mortal::{Mortal, first_occurrences};
+use support::{FakeStream, Mode, Running, config, soon};
 
 fn record(key: &str, data: impl Into<bytes::Bytes>) -> Record {
     Record::builder(key).unwrap().header("type", "test").unwrap().data(data).build()
@@ -22,64 +21,6 @@ fn record(key: &str, data: impl Into<bytes::Bytes>) -> Record {
 
 async fn connect(url: &str) -> Producer {
     Producer::builder().endpoint(url).stream("inbound").connect().await.unwrap()
-}
-
-/// A gateway on a runtime of its own, which can be killed: its tasks are dropped where they stand,
-/// and its sockets closed.
-struct Mortal {
-    /// Always there, until the drop.
-    runtime: Option<tokio::runtime::Runtime>,
-    address: SocketAddr,
-}
-
-impl Drop for Mortal {
-    fn drop(&mut self) {
-        // Waiting for it, as a runtime's own drop does, is not allowed on a runtime.
-        self.runtime.take().into_iter().for_each(|runtime| runtime.shutdown_background());
-    }
-}
-
-impl Mortal {
-    async fn start(settings: Config, stream: &FakeStream) -> Self {
-        let streams = factory(&[stream]);
-        let started = tokio::task::spawn_blocking(move || {
-            let runtime =
-                tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
-            let bound = runtime.block_on(async {
-                loop {
-                    let minter = Minter::new(Sampler::never());
-                    let bound = Gateway::bind(settings.clone(), &streams, minter, RecordTracer::disabled());
-                    match bound.await {
-                        // The one that was killed may not have let go of its port yet.
-                        Err(error) if error.code() == "address-in-use" => tokio::task::yield_now().await,
-                        bound => return bound.unwrap(),
-                    }
-                }
-            });
-            let address = bound.1.local_addr();
-            runtime.spawn(bound.0.run(CancellationToken::new()));
-            Self { runtime: Some(runtime), address }
-        });
-        soon("a gateway", started).await.unwrap()
-    }
-
-    /// Starts one where this one was.
-    async fn again(self, stream: &FakeStream) -> Self {
-        let mut settings = config(&[stream]);
-        settings.listen = self.address;
-        drop(self);
-        Self::start(settings, stream).await
-    }
-
-    fn url(&self) -> String {
-        format!("http://{}", self.address)
-    }
-}
-
-/// The payloads of a key without repeats, each at its first place.
-fn first_occurrences(stream: &FakeStream, key: &str) -> Vec<String> {
-    let mut seen = HashSet::new();
-    stream.of_key(key).into_iter().filter(|data| seen.insert(data.clone())).collect()
 }
 
 #[tokio::test]
@@ -94,7 +35,7 @@ async fn records_arrive_in_order_as_they_were_sent() {
         tickets.push(producer.send(record(keys[i % keys.len()], i.to_string())).await);
     }
     for stored in soon("the answers", join_all(tickets)).await {
-        let stored = stored.unwrap();
+        let Receipt::Stored(stored) = stored.unwrap() else { panic!("there is no spool") };
         assert!(stored.shard_id.starts_with("shardId-") && stored.attempts == 1, "{stored:?}");
     }
     for (k, key) in keys.iter().enumerate() {
@@ -328,7 +269,7 @@ async fn what_keeps_it_from_connecting_is_named() {
     assert!(matches!(error, ConnectError::Unreachable { .. }) && error.is_retryable());
     assert!(error.to_string().contains(&url) && error.to_string().contains("refused"), "{error}");
 
-    for endpoint in ["", "127.0.0.1:4400", "https://127.0.0.1:4400", "ftp://x", "http://a b"] {
+    for endpoint in ["", "127.0.0.1:4400", "ftp://x", "http://a b"] {
         let error = Producer::builder().endpoint(endpoint).connect().await.unwrap_err();
         assert_eq!(error.code(), "config-invalid", "{endpoint}: {error}");
     }
@@ -372,7 +313,7 @@ async fn a_record_is_born_in_the_callers_span() {
     let layer = tracing_opentelemetry::layer().with_tracer(provider.tracer("test"));
     let _guard = tracing::subscriber::set_default(tracing_subscriber::registry().with(layer));
     let put = async { producer.put(record("k", "x")).await }.instrument(tracing::info_span!("caller"));
-    let stored = soon("an answer", put).await.unwrap();
+    let receipt = soon("an answer", put).await.unwrap();
     soon("an answer", producer.put(record("k", "unsampled"))).await.unwrap();
 
     let spans = ours.spans();
@@ -383,6 +324,8 @@ async fn a_record_is_born_in_the_callers_span() {
     let caller = callers.spans().into_iter().find(|span| span.name == "caller").unwrap();
     assert_eq!(spans[0].parent_span_id, caller.span_context.span_id());
     assert_eq!(spans[0].span_context.trace_id(), caller.span_context.trace_id());
-    assert!(spans[0].attributes.iter().any(|a| a.value.as_str() == stored.sequence_number));
+    assert!(
+        spans[0].attributes.iter().any(|a| a.value.as_str() == *receipt.stored().unwrap().sequence_number)
+    );
     assert!(gateways.spans().iter().all(|span| !span.name.starts_with("create")));
 }

@@ -387,7 +387,7 @@ def test_one_bad_record_hides_no_answer(gateway, run):
             producer.put_many([b"no record"])
         with pytest.raises(errors.InvalidInput, match="W3C"):
             producer.put(records[0], traceparent="00-abc")
-    assert isinstance(first, headworks.Stored) and isinstance(third, headworks.Stored)
+    assert isinstance(first, headworks.Receipt) and isinstance(third, headworks.Stored)
     assert isinstance(second, errors.InvalidInput)
     assert second.code == "record-too-large" and not second.outcome_unknown
 
@@ -419,7 +419,7 @@ def test_there_and_back(gateway, stream, aws, run):
     sent, began = samples(run), datetime.datetime.now(UTC)
     with headworks.Producer(gateway, stream) as producer:
         stored = producer.put_many(sent)
-    assert all(isinstance(answer, headworks.Stored) for answer in stored), stored
+    assert all(isinstance(answer, headworks.Receipt) for answer in stored), stored
     with headworks.Consumer(run, stream, **aws) as consumer:
         got = collect(consumer, run, len(sent))
         assert consumer.status()["phase"] == "running"
@@ -443,7 +443,7 @@ def test_there_and_back_async(gateway, stream, aws, run):
             assert await producer.close() == {"stored": len(sent), "failed": 0, "unknown": 0, "abandoned": 0}
             with pytest.raises(errors.Closed):
                 await producer.put(first)
-        assert all(isinstance(answer, headworks.Stored) for answer in stored), stored
+        assert all(isinstance(answer, headworks.Receipt) for answer in stored), stored
         got = []
         async with headworks.AsyncConsumer(run, stream, **aws) as consumer:
             async for record in consumer:
@@ -535,7 +535,7 @@ def put_in_order(gateway, stream, run, count):
     records = [headworks.Record(f"{run}-{i:04}", i.to_bytes(2), explicit_hash_key=0) for i in range(count)]
     with headworks.Producer(gateway, stream) as producer:
         stored = producer.put_many(records)
-    assert all(isinstance(answer, headworks.Stored) for answer in stored), stored
+    assert all(isinstance(answer, headworks.Receipt) for answer in stored), stored
     return [record.key for record in records]
 
 

@@ -29,7 +29,7 @@ mod _headworks {
     #[pymodule_export]
     use crate::delivered::Delivered;
     #[pymodule_export]
-    use crate::producer::{AsyncProducer, Producer, Stored};
+    use crate::producer::{AsyncProducer, Producer, Receipt};
     #[pymodule_export]
     use crate::record::Record;
     #[pymodule_export]

@@ -17,39 +17,44 @@ use crate::sending::{Sending, builder, parent};
 /// How long a producer that closes waits for answers, unless it is told otherwise.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// Where a record is.
+/// What the gateway answers for a record: where it is, or, of a stream with a spool, that it is on disk.
 #[pyclass(module = "headworks", frozen, eq, get_all)]
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Stored {
-    shard: String,
-    sequence_number: String,
-    sub_sequence_number: u32,
-    attempts: u32,
+pub(crate) struct Receipt {
+    spooled: bool,
+    shard: Option<String>,
+    sequence_number: Option<String>,
+    sub_sequence_number: Option<u32>,
+    attempts: Option<u32>,
 }
 
 #[pymethods]
-impl Stored {
+impl Receipt {
     fn __repr__(&self) -> String {
-        format!(
-            "Stored(shard={:?}, sequence_number={:?}, sub_sequence_number={}, attempts={})",
-            self.shard, self.sequence_number, self.sub_sequence_number, self.attempts
-        )
+        match (&self.shard, &self.sequence_number, self.sub_sequence_number, self.attempts) {
+            (Some(shard), Some(number), Some(sub), Some(attempts)) => format!(
+                "Receipt(shard={shard:?}, sequence_number={number:?}, sub_sequence_number={sub}, attempts={attempts})"
+            ),
+            _ => "Receipt(spooled=True)".to_owned(),
+        }
     }
 }
 
-impl From<headworks_producer::Stored> for Stored {
-    fn from(stored: headworks_producer::Stored) -> Self {
+impl From<headworks_producer::Receipt> for Receipt {
+    fn from(receipt: headworks_producer::Receipt) -> Self {
+        let stored = receipt.stored();
         Self {
-            shard: stored.shard_id,
-            sequence_number: stored.sequence_number,
-            sub_sequence_number: stored.sub_sequence_number,
-            attempts: stored.attempts,
+            spooled: stored.is_none(),
+            shard: stored.map(|stored| stored.shard_id.to_string()),
+            sequence_number: stored.map(|stored| stored.sequence_number.to_string()),
+            sub_sequence_number: stored.map(|stored| stored.sub_sequence_number),
+            attempts: stored.map(|stored| stored.attempts),
         }
     }
 }
 
 /// The answers to a batch: exceptions are values here, so that one bad record hides no answer.
-struct Answers(Vec<Result<headworks_producer::Stored, headworks_producer::Error>>);
+struct Answers(Vec<Result<headworks_producer::Receipt, headworks_producer::Error>>);
 
 impl<'py> IntoPyObject<'py> for Answers {
     type Target = PyList;
@@ -58,7 +63,7 @@ impl<'py> IntoPyObject<'py> for Answers {
 
     fn into_pyobject(self, py: Python<'py>) -> PyResult<Bound<'py, PyList>> {
         let answers = self.0.into_iter().map(|answer| match answer {
-            Ok(stored) => Ok(Bound::new(py, Stored::from(stored))?.into_any()),
+            Ok(receipt) => Ok(Bound::new(py, Receipt::from(receipt))?.into_any()),
             Err(error) => Fault::from(error).exception(py),
         });
         PyList::new(py, answers.collect::<PyResult<Vec<_>>>()?)
@@ -113,7 +118,12 @@ impl Producer {
     }
 
     #[pyo3(signature = (record, *, traceparent = None))]
-    fn put(&self, py: Python<'_>, record: &Bound<'_, Record>, traceparent: Option<&str>) -> PyResult<Stored> {
+    fn put(
+        &self,
+        py: Python<'_>,
+        record: &Bound<'_, Record>,
+        traceparent: Option<&str>,
+    ) -> PyResult<Receipt> {
         let (record, parent) = (record.get().inner.clone(), parent(traceparent)?);
         Ok(wait(py, self.sending.get()?.put(record, parent))??.into())
     }
@@ -193,7 +203,7 @@ impl AsyncProducer {
     ) -> PyResult<Bound<'py, PyAny>> {
         let (record, parent) = (record.get().inner.clone(), parent(traceparent)?);
         let sending = self.sending.get()?.clone();
-        awaitable(py, async move { Ok(Stored::from(sending.put(record, parent).await?)) })
+        awaitable(py, async move { Ok(Receipt::from(sending.put(record, parent).await?)) })
     }
 
     #[pyo3(signature = (records, *, traceparent = None))]

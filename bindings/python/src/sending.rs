@@ -3,7 +3,7 @@
 use std::future::Future;
 use std::time::Duration;
 
-use headworks_producer::{Builder, Error, Producer, Report, Stored, Ticket};
+use headworks_producer::{Builder, Error, Producer, Receipt, Report, Ticket};
 use headworks_record::Record;
 use headworks_telemetry::Parent;
 use opentelemetry::trace::{
@@ -41,7 +41,7 @@ impl Sending {
         Ok(self.producer.get_or_try_init(|| self.builder.clone().connect()).await?)
     }
 
-    pub(crate) async fn put(&self, record: Record, parent: Parent) -> Result<Stored, Fault> {
+    pub(crate) async fn put(&self, record: Record, parent: Parent) -> Result<Receipt, Fault> {
         let ticket = self.send(record, parent).await?;
         Ok(ticket.await?)
     }
@@ -51,7 +51,7 @@ impl Sending {
         &self,
         records: Vec<Record>,
         parent: Parent,
-    ) -> Result<Vec<Result<Stored, Error>>, Fault> {
+    ) -> Result<Vec<Result<Receipt, Error>>, Fault> {
         let mut tickets = Vec::with_capacity(records.len());
         for record in records {
             tickets.push(self.send(record, parent).await?);

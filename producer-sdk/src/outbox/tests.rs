@@ -3,6 +3,7 @@ use std::sync::Arc;
 use tokio::sync::Semaphore;
 
 use super::*;
+use crate::ticket::Receipt;
 
 const CREDIT: Credit = Credit { records: 100, bytes: 100_000 };
 
@@ -25,7 +26,15 @@ impl Desk {
             let permit = Arc::clone(&buffer).try_acquire_owned().unwrap();
             let deadline = self.now + Duration::from_secs(number);
             let (answer, _) = oneshot::channel();
-            self.outbox.push(Entry { record, birth: None, deadline, answer, permit, sent: false, place: 0 });
+            self.outbox.push(Entry {
+                record,
+                birth: None,
+                deadline,
+                answer,
+                permit,
+                sent: false,
+                place: number,
+            });
         }
     }
 
@@ -36,9 +45,9 @@ impl Desk {
     }
 
     fn answer(&mut self, batch: u64, records: usize) {
-        let stored = record_result::Outcome::Stored(v1::Stored::default());
-        let results = vec![v1::RecordResult { outcome: Some(stored) }; records];
-        assert!(self.outbox.answered(batch, results, &mut self.settled));
+        let stored = Receipt::Stored(v1::Stored::default().into());
+        let answers = (0..records).map(|_| Ok(stored.clone())).collect();
+        assert!(self.outbox.answered(batch, answers, &mut self.settled));
     }
 
     fn expire(&mut self, seconds: u64) {
@@ -132,9 +141,9 @@ fn what_was_not_answered_is_sent_again_in_order() {
 #[test]
 fn a_flush_waits_for_what_came_before_it_only() {
     let mut desk = Desk::new();
-    assert!(desk.outbox.is_settled(desk.outbox.end()));
+    assert!(desk.outbox.is_settled(0) && desk.outbox.is_settled(100));
     desk.push(0..3);
-    let end = desk.outbox.end();
+    let end = 3;
     desk.push(3..6);
     desk.batch(&CREDIT, 3, 1 << 20);
     desk.batch(&CREDIT, 3, 1 << 20);
@@ -145,7 +154,7 @@ fn a_flush_waits_for_what_came_before_it_only() {
     desk.push(6..7);
     desk.answer(number, 3);
     assert!(desk.outbox.is_settled(end));
-    assert!(!desk.outbox.is_settled(desk.outbox.end()));
+    assert!(!desk.outbox.is_settled(7));
 }
 
 #[test]
@@ -209,4 +218,23 @@ fn the_bound_on_the_wire_holds() {
         let size = prost::Message::encoded_len(&message);
         assert!(size <= wire_bytes(&record) + MESSAGE_OVERHEAD, "{size}");
     }
+}
+
+#[test]
+fn what_comes_from_another_outbox_goes_where_its_place_puts_it() {
+    let (mut desk, mut other) = (Desk::new(), Desk::new());
+    other.push(0..2);
+    other.push(4..6);
+    other.batch(&CREDIT, 1, 1 << 20);
+    desk.push(2..4);
+    desk.push(6..8);
+    desk.batch(&CREDIT, 1, 1 << 20);
+    desk.outbox.absorb(other.outbox.take_all());
+    assert!(desk.outbox.is_settled(0) && !desk.outbox.is_settled(1));
+    // The one that is on its way stays so; what follows is in order.
+    let mut expected = data(0..2);
+    expected.extend(data(3..8));
+    assert_eq!(desk.batch(&CREDIT, 100, 1 << 20), Some((1, expected)));
+    desk.answer(1, 7);
+    assert!(desk.outbox.is_settled(2) && !desk.outbox.is_settled(3), "record 2 went before record 0");
 }

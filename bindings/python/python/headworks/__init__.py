@@ -19,7 +19,7 @@ import atexit as _atexit
 
 from . import errors
 from ._async import AsyncConsumer
-from ._headworks import AsyncProducer, Consumer, Delivered, Producer, Record, Stored, __version__, _shutdown
+from ._headworks import AsyncProducer, Consumer, Delivered, Producer, Receipt, Record, __version__, _shutdown
 from .errors import HeadworksError
 
 # Spans that still wait are exported before the interpreter goes.
@@ -32,8 +32,8 @@ __all__ = [
     "Delivered",
     "HeadworksError",
     "Producer",
+    "Receipt",
     "Record",
-    "Stored",
     "__version__",
     "errors",
 ]

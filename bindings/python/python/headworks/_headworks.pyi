@@ -78,17 +78,20 @@ class Delivered(Record):
         acknowledged before, or given back because its consumer was closed.
         """
 
-class Stored:
-    """Where a record is."""
+class Receipt:
+    """Where a record is; or that the gateway has it in its spool, and its place is not known yet."""
 
     @property
-    def shard(self) -> str: ...
+    def spooled(self) -> bool:
+        """The gateway has the record on disk and will put it on the stream. The rest is None then."""
     @property
-    def sequence_number(self) -> str: ...
+    def shard(self) -> str | None: ...
     @property
-    def sub_sequence_number(self) -> int: ...
+    def sequence_number(self) -> str | None: ...
     @property
-    def attempts(self) -> int:
+    def sub_sequence_number(self) -> int | None: ...
+    @property
+    def attempts(self) -> int | None:
         """How often it was put on the stream: 1 unless something went wrong on the way."""
 
     def __eq__(self, other: object, /) -> bool: ...
@@ -141,7 +144,7 @@ class Producer:
         traceback: TracebackType | None = None,
         /,
     ) -> None: ...
-    def put(self, record: Record, *, traceparent: str | None = None) -> Stored:
+    def put(self, record: Record, *, traceparent: str | None = None) -> Receipt:
         """Sends a record and waits until its stream has it.
 
         A delivered record that is put again keeps its identity.
@@ -152,7 +155,7 @@ class Producer:
 
     def put_many(
         self, records: Iterable[Record], *, traceparent: str | None = None
-    ) -> list[Stored | HeadworksError]:
+    ) -> list[Receipt | HeadworksError]:
         """Sends records without waiting for each, then for all: one answer per record, in their order.
 
         What went wrong with a record is returned in its place; only what concerns all of them is raised.
@@ -178,10 +181,10 @@ class AsyncProducer:
         traceback: TracebackType | None = None,
         /,
     ) -> Awaitable[None]: ...
-    def put(self, record: Record, *, traceparent: str | None = None) -> Awaitable[Stored]: ...
+    def put(self, record: Record, *, traceparent: str | None = None) -> Awaitable[Receipt]: ...
     def put_many(
         self, records: Iterable[Record], *, traceparent: str | None = None
-    ) -> Awaitable[list[Stored | HeadworksError]]: ...
+    ) -> Awaitable[list[Receipt | HeadworksError]]: ...
     def flush(self) -> Awaitable[None]: ...
     def close(self, timeout: float | None = None) -> Awaitable[Report]: ...
 
