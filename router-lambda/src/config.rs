@@ -1,16 +1,20 @@
 //! The function's settings, from its environment.
 
 use std::ffi::OsString;
-use std::path::{Path, PathBuf};
+use std::ops::RangeInclusive;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::handler::DEFAULT_MARGIN;
+use crate::source::Location;
 
 /// The function's settings.
 ///
 /// | variable | default | meaning |
 /// |---|---|---|
-/// | `HEADWORKS_ROUTES` | `routes.toml` | the route table's path; a relative one begins at `LAMBDA_TASK_ROOT`, else at the working directory |
+/// | `HEADWORKS_ROUTES` | `routes.toml` | where the route table is: a path (a relative one begins at `LAMBDA_TASK_ROOT`, else at the working directory), `s3://bucket/key`, or `http://localhost:…`, which is how AWS's extensions for AppConfig and the Parameter Store are reached |
+/// | `HEADWORKS_ROUTES_CHECK_S` | 60 | seconds between two looks for another table, at least; 0 (never) to 86,400 |
+/// | `HEADWORKS_METRICS` | `emf` | `emf` writes metrics to standard output in CloudWatch's embedded metric format, `none` writes none |
 /// | `HEADWORKS_DEAD_LETTER_BUCKET` | none | the bucket for dead letters; without one, a record that cannot be routed blocks its shard |
 /// | `HEADWORKS_PROGRESS_TABLE` | none | the DynamoDB table in which a partial failure notes what each destination has; without one, destinations get repeats until all have everything |
 /// | `HEADWORKS_DEADLINE_MARGIN_MS` | 2000 | time kept for an invocation's end; 100 to 60,000 |
@@ -21,7 +25,11 @@ use crate::handler::DEFAULT_MARGIN;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Config {
     /// The route table.
-    pub routes: PathBuf,
+    pub routes: Location,
+    /// Time between two looks for another table, at least; zero means never.
+    pub routes_check: Duration,
+    /// Whether metrics are written to standard output.
+    pub metrics: bool,
     /// The bucket for dead letters.
     pub dead_letter_bucket: Option<String>,
     /// The table for progress.
@@ -56,7 +64,8 @@ impl ConfigError {
     }
 }
 
-const MARGIN_MS: std::ops::RangeInclusive<u64> = 100..=60_000;
+const MARGIN_MS: RangeInclusive<u64> = 100..=60_000;
+const CHECK_S: RangeInclusive<u64> = 0..=86_400;
 
 impl Config {
     /// Reads the process's environment.
@@ -75,9 +84,38 @@ impl Config {
                 expected: "UTF-8 text".to_owned(),
             }),
         };
-        let routes = path("HEADWORKS_ROUTES").unwrap_or_else(|| Path::new("routes.toml").to_owned());
-        // Joining an absolute path gives that path.
-        let routes = path("LAMBDA_TASK_ROOT").unwrap_or_default().join(routes);
+        let routes = match text("HEADWORKS_ROUTES")? {
+            None => Location::File("routes.toml".into()),
+            Some(value) => Location::parse(&value).map_err(|expected| ConfigError {
+                name: "HEADWORKS_ROUTES",
+                value,
+                expected: expected.to_owned(),
+            })?,
+        };
+        let routes = match routes {
+            // Joining an absolute path gives that path.
+            Location::File(file) => Location::File(path("LAMBDA_TASK_ROOT").unwrap_or_default().join(file)),
+            other => other,
+        };
+        let whole = |name: &'static str, bounds: &RangeInclusive<u64>, what: &str| match text(name)? {
+            None => Ok(None),
+            Some(value) => match value.parse().ok().filter(|number| bounds.contains(number)) {
+                Some(number) => Ok(Some(number)),
+                None => {
+                    let expected = format!("{what} from {} to {}", bounds.start(), bounds.end());
+                    Err(ConfigError { name, value, expected })
+                }
+            },
+        };
+        let routes_check = whole("HEADWORKS_ROUTES_CHECK_S", &CHECK_S, "seconds")?.unwrap_or(60);
+        let metrics = match text("HEADWORKS_METRICS")?.as_deref() {
+            None | Some("emf") => true,
+            Some("none") => false,
+            Some(value) => {
+                let expected = "emf or none".to_owned();
+                return Err(ConfigError { name: "HEADWORKS_METRICS", value: value.to_owned(), expected });
+            }
+        };
         let s3_path_style = match text("HEADWORKS_S3_PATH_STYLE")?.as_deref() {
             None | Some("false") => false,
             Some("true") => true,
@@ -90,22 +128,14 @@ impl Config {
                 });
             }
         };
-        let deadline_margin = match text("HEADWORKS_DEADLINE_MARGIN_MS")? {
-            None => DEFAULT_MARGIN,
-            Some(value) => match value.parse().ok().filter(|ms| MARGIN_MS.contains(ms)) {
-                Some(ms) => Duration::from_millis(ms),
-                None => {
-                    let (low, high) = (MARGIN_MS.start(), MARGIN_MS.end());
-                    let expected = format!("milliseconds from {low} to {high}");
-                    return Err(ConfigError { name: "HEADWORKS_DEADLINE_MARGIN_MS", value, expected });
-                }
-            },
-        };
+        let deadline_margin = whole("HEADWORKS_DEADLINE_MARGIN_MS", &MARGIN_MS, "milliseconds")?;
         Ok(Self {
             routes,
+            routes_check: Duration::from_secs(routes_check),
+            metrics,
             dead_letter_bucket: text("HEADWORKS_DEAD_LETTER_BUCKET")?,
             progress_table: text("HEADWORKS_PROGRESS_TABLE")?,
-            deadline_margin,
+            deadline_margin: deadline_margin.map_or(DEFAULT_MARGIN, Duration::from_millis),
             s3_path_style,
         })
     }
@@ -122,19 +152,28 @@ mod tests {
     #[test]
     fn defaults_and_paths() {
         let config = with(&[("HEADWORKS_DEAD_LETTER_BUCKET", "")]).unwrap();
-        assert_eq!((config.routes.as_path(), config.dead_letter_bucket), (Path::new("routes.toml"), None));
+        let file = |path: &str| Location::File(path.into());
+        assert_eq!((&config.routes, &config.dead_letter_bucket), (&file("routes.toml"), &None));
+        assert_eq!((config.routes_check.as_secs(), config.metrics), (60, true));
         let routes = |vars: &[(&str, &str)]| with(vars).unwrap().routes;
-        assert_eq!(routes(&[("LAMBDA_TASK_ROOT", "/task")]), Path::new("/task/routes.toml"));
-        assert_eq!(
-            routes(&[("LAMBDA_TASK_ROOT", "/task"), ("HEADWORKS_ROUTES", "/x/r.json")]),
-            Path::new("/x/r.json")
-        );
+        let task = ("LAMBDA_TASK_ROOT", "/task");
+        assert_eq!(routes(&[task]), file("/task/routes.toml"));
+        assert_eq!(routes(&[task, ("HEADWORKS_ROUTES", "/x/r.json")]), file("/x/r.json"));
+        let object = Location::S3 { bucket: "b".into(), key: "k/r.toml".into() };
+        assert_eq!(routes(&[task, ("HEADWORKS_ROUTES", "s3://b/k/r.toml")]), object);
+        let url = "http://localhost:2772/applications/a/environments/e/configurations/c";
+        assert_eq!(routes(&[("HEADWORKS_ROUTES", url)]), Location::Http(url.to_owned()));
     }
 
     #[test]
     fn bad_values_are_named_with_what_they_may_be() {
         for (name, value, says) in [
             ("HEADWORKS_S3_PATH_STYLE", "yes", "true or false"),
+            ("HEADWORKS_METRICS", "otlp", "emf or none"),
+            ("HEADWORKS_ROUTES_CHECK_S", "86401", "from 0 to 86400"),
+            ("HEADWORKS_ROUTES", "s3://bucket", "s3://bucket/key"),
+            ("HEADWORKS_ROUTES", "ftp://x", "a path"),
+            ("HEADWORKS_ROUTES", "http://example.com/x", "on this machine"),
             ("HEADWORKS_DEADLINE_MARGIN_MS", "99", "from 100 to 60000"),
             ("HEADWORKS_DEADLINE_MARGIN_MS", "60001", "from 100 to 60000"),
             ("HEADWORKS_DEADLINE_MARGIN_MS", "soon", "from 100 to 60000"),

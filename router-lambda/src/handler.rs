@@ -1,34 +1,36 @@
 //! The handler: a batch of Kinesis records in, a partial batch response out.
 
 use std::collections::{BTreeSet, HashMap};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use futures_util::StreamExt as _;
 use futures_util::future::join_all;
-use headworks_record::aggregate::{Aggregate, Decoded, decode};
+use headworks_record::Lane;
+use headworks_record::aggregate::{Aggregate, Decoded, decode, looks_aggregated};
 use headworks_record::ownership::{Foreign, Verdict, verdict};
-use headworks_record::{Creation, Lane};
 use headworks_telemetry::{RecordTracer, Sampler};
 use tokio::time::{Instant, timeout_at};
 
-use crate::dead_letter::{self, DeadLetters, Reason};
+use crate::dead_letter::DeadLetters;
 use crate::event::{Event, KinesisRecord};
+use crate::lookup::{Answers, Cache, Items};
 use crate::outbound::Outbound;
-use crate::plan::{Batch, Plan, Slot};
-use crate::progress::track::{self, Known};
-use crate::progress::{self, DEFAULT_READ_AFTER, LIFETIME, Progress};
-use crate::report::{Failed, Report};
+use crate::plan::{Batch, Clocks, Plan, Sent, Settled, Slot};
+use crate::progress::track::Known;
+use crate::progress::{DEFAULT_READ_AFTER, Progress};
+use crate::report::{Failed, Pressure, Report};
 use crate::shards::{ListShards, Ranges};
 use crate::spans::{self, Call, Graves};
+use crate::stats::{Stats, Sums};
 use crate::table::RouteTable;
 use crate::trouble::Trouble;
 
-/// How many dead letters are written side by side.
-const LETTERS_AT_ONCE: usize = 8;
 /// The time that is kept for the end of an invocation: answers, dead letters, the response.
 pub const DEFAULT_MARGIN: Duration = Duration::from_secs(2);
+
+/// Tells the time of day.
+pub type Clock = Arc<dyn Fn() -> SystemTime + Send + Sync>;
 
 /// Why a whole batch is refused. Lambda hands it over again: nothing is lost.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -69,46 +71,49 @@ pub struct Invocation {
 
 /// Routes batches. Calls may overlap, as they do in a process that several shards share.
 pub struct Router {
-    table: Arc<RouteTable>,
+    table: RwLock<Arc<RouteTable>>,
     outbound: Arc<dyn Outbound>,
-    dead_letters: Arc<dyn DeadLetters>,
+    pub(crate) dead_letters: Arc<dyn DeadLetters>,
     shards: Arc<dyn ListShards>,
     ranges: Ranges,
     tracer: RecordTracer,
     sampler: Sampler,
     margin: Duration,
-    progress: Option<Arc<dyn Progress>>,
-    read_after: Duration,
+    pub(crate) progress: Option<Arc<dyn Progress>>,
+    pub(crate) read_after: Duration,
+    items: Option<Arc<dyn Items>>,
+    cache: Cache,
+    clock: Clock,
+    sums: Sums,
     cold: AtomicBool,
 }
 
 impl std::fmt::Debug for Router {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Router").field("streams", &self.table.streams()).finish_non_exhaustive()
+        f.debug_struct("Router").field("streams", &self.table().streams()).finish_non_exhaustive()
     }
 }
 
 /// What a Kinesis record turned out to be.
 enum Found {
     Whole,
-    Members(Aggregate),
+    Members(Arc<Aggregate>),
     Misplaced,
     Poison(Trouble),
-    Blocked(Trouble),
 }
 
 /// When the parts of an invocation must end.
 #[derive(Clone, Copy)]
-struct Times {
-    started: SystemTime,
+pub(crate) struct Times {
+    pub(crate) started: SystemTime,
     /// No put is tried after this.
-    put: Instant,
+    pub(crate) put: Instant,
     /// The writers have answered.
     answer: Instant,
     /// Dead letters are written.
-    letters: Instant,
+    pub(crate) letters: Instant,
     /// What each destination has is written down.
-    progress: Instant,
+    pub(crate) progress: Instant,
 }
 
 impl Times {
@@ -134,7 +139,7 @@ impl Router {
         shards: Arc<dyn ListShards>,
     ) -> Self {
         Self {
-            table,
+            table: RwLock::new(table),
             outbound,
             dead_letters,
             shards,
@@ -144,6 +149,10 @@ impl Router {
             margin: DEFAULT_MARGIN,
             progress: None,
             read_after: DEFAULT_READ_AFTER,
+            items: None,
+            cache: Cache::default(),
+            clock: Arc::new(SystemTime::now),
+            sums: Sums::default(),
             cold: AtomicBool::new(true),
         }
     }
@@ -175,25 +184,61 @@ impl Router {
         self
     }
 
+    /// Makes the look-ups of the table's rules in these tables. Without it a table's look-ups are all slow.
+    pub fn with_items(mut self, items: Arc<dyn Items>) -> Self {
+        self.items = Some(items);
+        self
+    }
+
+    /// Takes the time of day, by which records age, from this clock. Default: the system's.
+    pub fn with_clock(mut self, clock: Clock) -> Self {
+        self.clock = clock;
+        self
+    }
+
     /// The table in force.
-    pub fn table(&self) -> &RouteTable {
-        &self.table
+    pub fn table(&self) -> Arc<RouteTable> {
+        Arc::clone(&self.table.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Puts another table in force, from the next batch on.
+    pub fn replace_table(&self, table: Arc<RouteTable>) {
+        self.cache.keep(table.lookups());
+        self.sums.table(true);
+        *self.table.write().unwrap_or_else(PoisonError::into_inner) = table;
+    }
+
+    /// Counts a table that was refused or could not be read.
+    pub(crate) fn table_refused(&self) {
+        self.sums.table(false);
+    }
+
+    /// What the router has done so far.
+    pub fn stats(&self) -> Stats {
+        self.sums.read()
     }
 
     /// Handles a batch: when this returns, everything below [`Report::failed`] is stored, dropped by
     /// the table, skipped because its writer puts it again, or in the dead letters.
     pub async fn handle(&self, event: &Event, invocation: &Invocation) -> Result<Report, Error> {
-        let started = SystemTime::now();
+        let started = (self.clock)();
         let cold = self.cold.swap(false, Ordering::Relaxed);
         if event.records.is_empty() {
             return Ok(Report::default());
         }
-        if self.table.streams().contains(&event.stream) {
+        // One table for the whole batch, whatever is put in force meanwhile.
+        let table = self.table();
+        if table.streams().contains(&event.stream) {
             return Err(Error::Loop { stream: event.stream.to_string() });
         }
         let times = Times::new(started, invocation.deadline, self.margin);
-        let known = self.recall(event, times).await;
-        let mut plan = self.plan(event, times, &known).await;
+        let known = self.recall(event, &table, times).await;
+        let (found, blocked) = self.take_apart(event, times).await;
+        let clock = Clocks { now: Instant::now(), now_ms: millis(started), deadline: times.put };
+        let answers = self.look_up(event, &table, &known, &found, clock).await;
+        let mut plan = Plan::new(event, &table, &self.tracer, self.sampler, clock, &known, &answers);
+        fill(&mut plan, &found, blocked);
+        drop(found);
         plan.counts.skipped = plan.skipped.len() as u64;
 
         // What is known to be poison is put away first: if that fails, what follows must wait, too.
@@ -204,18 +249,30 @@ impl Router {
         }
 
         let mut lowest = plan.blocked.take();
+        let mut settled = self.put(&table, &mut plan.batches, times).await;
+        settled.append(&mut plan.refused);
+        let mut report = Report::default();
         let mut troubles: HashMap<Slot, Trouble> = HashMap::new();
         let mut late = BTreeSet::new();
-        let outcomes = self.put(&mut plan.batches, times).await;
-        for (stream_index, slot, outcome) in &outcomes {
-            let (stream_index, slot) = (*stream_index, *slot);
+        for Settled { stream, slot, outcome } in &settled {
+            let (name, slot) = (&table.streams()[*stream], *slot);
             let Err(trouble) = outcome.clone() else {
                 plan.counts.stored += 1;
                 continue;
             };
             troubles.entry(slot).or_insert_with(|| trouble.clone());
+            let spilled = trouble.code == "destination-spilled";
+            if spilled || !trouble.is_poison() {
+                let arrival = UNIX_EPOCH + Duration::from_millis(event.records[slot.record].arrival_ms);
+                let waiting = (self.clock)().duration_since(arrival).unwrap_or_default();
+                let pressure: &mut Pressure = report.pressure.entry(name.to_string()).or_default();
+                pressure.waiting = pressure.waiting.max(waiting);
+                pressure.spilled += u64::from(spilled);
+                pressure.failed += u64::from(!spilled);
+            }
             if trouble.is_poison() {
-                plan.reject(slot, trouble, Some(self.table.streams()[stream_index].to_string()));
+                plan.counts.spilled += u64::from(spilled);
+                plan.reject(slot, trouble, Some(name.to_string()));
                 late.insert(slot);
             } else {
                 plan.counts.failed += 1;
@@ -228,219 +285,155 @@ impl Router {
 
         plan.counts.dead_letters = graves.0.len() as u64;
         let failed = lowest.as_ref().map(|(index, _)| *index);
-        self.remember(&plan, &known, &outcomes, &graves, failed, times).await;
-        let failed = lowest.map(|(index, trouble)| Failed {
+        self.remember(&plan, &known, &settled, &graves, failed, times).await;
+        report.failed = lowest.map(|(index, trouble)| Failed {
             sequence_number: event.records[index].sequence_number.clone(),
             trouble,
         });
-        let report = Report { failed, counts: plan.counts };
+        report.counts = plan.counts;
         if self.tracer.is_enabled() {
-            let call = Call { event, invocation, started, ended: SystemTime::now(), cold };
-            spans::emit(&self.tracer, &self.table, &call, &plan, &troubles, &graves, &report);
+            let call = Call { event, invocation, started, ended: (self.clock)(), cold };
+            spans::emit(&self.tracer, &table, &call, &plan, &troubles, &graves, &report);
         }
+        self.sums.add(&report);
         log(event, &report);
         Ok(report)
     }
 
-    async fn plan<'a>(&'a self, event: &'a Event, times: Times, known: &'a Known) -> Plan<'a> {
-        let mut plan = Plan::new(event, &self.table, &self.tracer, self.sampler, times.put, known);
-        for (index, record) in event.records.iter().enumerate() {
-            plan.counts.kinesis_records += 1;
+    /// Takes the Kinesis records apart, up to one of which it cannot be said yet what it is.
+    async fn take_apart(&self, event: &Event, times: Times) -> (Vec<Found>, Option<Trouble>) {
+        let mut all = Vec::with_capacity(event.records.len());
+        for record in &event.records {
             match self.inspect(&event.stream, record, times).await {
-                Found::Whole => {
-                    plan.counts.damaged +=
-                        u64::from(headworks_record::aggregate::looks_aggregated(&record.data));
-                    plan.add_whole(index);
-                }
-                Found::Members(aggregate) => plan.add_members(index, &aggregate),
-                Found::Misplaced => plan.counts.misplaced += 1,
-                Found::Poison(trouble) => plan.reject(Slot { record: index, member: None }, trouble, None),
-                Found::Blocked(trouble) => {
-                    plan.block(index, trouble);
-                    break;
-                }
+                Ok(found) => all.push(found),
+                Err(trouble) => return (all, Some(trouble)),
             }
         }
-        plan
+        (all, None)
     }
 
-    /// What destinations have of a batch that comes again.
-    async fn recall(&self, event: &Event, times: Times) -> Known {
-        let Some(store) = &self.progress else { return Known::default() };
-        let oldest = event.records.iter().map(|record| record.arrival_ms).min().unwrap_or(0);
-        let age =
-            times.started.duration_since(UNIX_EPOCH + Duration::from_millis(oldest)).unwrap_or_default();
-        if age < self.read_after {
-            return Known::default();
-        }
-        let (shard, lanes) = (shard_name(event), track::lanes(event));
-        match timeout_at(times.put, store.read(&shard, &lanes)).await {
-            Ok(Ok(entries)) => Known::new(entries, &self.table, seconds(times.started)),
-            Ok(Err(error)) => {
-                tracing::warn!(%shard, code = error.code(), "destinations may get records again: {error}");
-                Known::default()
-            }
-            Err(_elapsed) => {
-                tracing::warn!(%shard, "destinations may get records again: the progress was not read in time");
-                Known::default()
-            }
-        }
-    }
-
-    /// Writes down what each destination has, if the batch comes again; else forgets it.
-    async fn remember(
+    /// Asks for what the rules look up. Without such rules it costs nothing.
+    async fn look_up(
         &self,
-        plan: &Plan<'_>,
+        event: &Event,
+        table: &RouteTable,
         known: &Known,
-        outcomes: &[(usize, Slot, Result<(), Trouble>)],
-        graves: &Graves,
-        failed: Option<usize>,
-        times: Times,
-    ) {
-        let Some(store) = &self.progress else { return };
-        let event = plan.event();
-        let shard = shard_name(event);
-        let (entries, spent) = match failed {
-            None => (Vec::new(), known.spent(event)),
-            Some(failed) => {
-                let done = plan.done(outcomes, |slot| graves.0.contains_key(&slot));
-                let expires = seconds(times.started) + LIFETIME.as_secs();
-                let entries = known.advance(event, &self.table, &done, failed, expires);
-                let spent = known.beside(&entries);
-                (entries, spent)
+        found: &[Found],
+        clock: Clocks,
+    ) -> Answers {
+        if table.lookups().is_empty() {
+            return Answers::default();
+        }
+        let none = Answers::default();
+        let plan = Plan::new(event, table, &self.tracer, self.sampler, clock, known, &none);
+        let mut wanted = vec![BTreeSet::new(); table.lookups().len()];
+        for (index, found) in found.iter().enumerate() {
+            match found {
+                Found::Whole => plan.wanted(index, None, &mut wanted),
+                Found::Members(aggregate) => plan.wanted(index, Some(aggregate), &mut wanted),
+                Found::Misplaced | Found::Poison(_) => {}
             }
-        };
-        let write = async {
-            if !entries.is_empty() {
-                store.write(&shard, entries).await?;
-            }
-            if !spent.is_empty() {
-                store.forget(&shard, spent).await?;
-            }
-            Ok(())
-        };
-        let written = timeout_at(times.progress, write).await;
-        let problem: Option<progress::Error> = match written {
-            Ok(Ok(())) => return,
-            Ok(Err(error)) => Some(error),
-            Err(_elapsed) => None,
-        };
-        let reason =
-            problem.map_or_else(|| "the progress was not written in time".to_owned(), |e| e.to_string());
-        tracing::warn!(%shard, "destinations may get records again: {reason}");
+        }
+        Answers::gather(self.items.as_deref(), &self.cache, table.lookups(), wanted, clock.deadline).await
     }
 
-    /// Takes a Kinesis record apart and applies the hash-range rule.
-    async fn inspect(&self, stream: &str, record: &KinesisRecord, times: Times) -> Found {
+    /// Takes a Kinesis record apart and applies the hash-range rule; an error means that it must wait.
+    async fn inspect(&self, stream: &str, record: &KinesisRecord, times: Times) -> Result<Found, Trouble> {
         let aggregate = match decode(&record.data) {
             Ok(Decoded::Aggregate(aggregate)) => aggregate,
-            Ok(Decoded::Plain) => return Found::Whole,
+            Ok(Decoded::Plain) => return Ok(Found::Whole),
             Ok(Decoded::Damaged(damage)) => {
                 let (shard, sequence_number) = (&record.shard, &*record.sequence_number);
                 tracing::warn!(stream, %shard, sequence_number, %damage, "a damaged aggregate is routed as it is");
-                return Found::Whole;
+                return Ok(Found::Whole);
             }
-            Err(error) => return Found::Poison(Trouble::poison(error.code(), error)),
+            Err(error) => return Ok(Found::Poison(Trouble::poison(error.code(), error))),
         };
         let ours = aggregate.envelope().is_some();
         // Only an aggregate of ours whose label names another shard needs the shard's range.
         if !ours || Lane::shard_of(&record.partition_key) == Some(record.shard.as_str()) {
-            return Found::Members(aggregate);
+            return Ok(Found::Members(Arc::new(aggregate)));
         }
         let range = match timeout_at(times.put, self.ranges.of(&*self.shards, stream, &record.shard)).await {
             Ok(Ok(range)) => range,
-            Ok(Err(error)) => return Found::Blocked(Trouble::retryable(error.code(), error)),
+            Ok(Err(error)) => return Err(Trouble::retryable(error.code(), error)),
             Err(_elapsed) => {
                 let message = "the shards of the inbound stream were not listed in time";
-                return Found::Blocked(Trouble::retryable("shards-not-listed", message));
+                return Err(Trouble::retryable("shards-not-listed", message));
             }
         };
-        match verdict(&aggregate, &record.partition_key, &record.shard, &range, Foreign::Deliver) {
-            Ok(Verdict::Deliver) => Found::Members(aggregate),
+        Ok(match verdict(&aggregate, &record.partition_key, &record.shard, &range, Foreign::Deliver) {
+            Ok(Verdict::Deliver) => Found::Members(Arc::new(aggregate)),
             Ok(Verdict::Misplaced { member }) => {
                 let (shard, sequence_number) = (&record.shard, &*record.sequence_number);
                 tracing::info!(stream, %shard, sequence_number, member, "a misplaced aggregate is skipped: its writer puts it again");
                 Found::Misplaced
             }
             Err(error) => Found::Poison(Trouble::poison(error.code(), error)),
-        }
+        })
     }
 
     /// Puts every batch, each destination on its own, so that a slow one holds up no other.
-    async fn put(&self, batches: &mut [Batch], times: Times) -> Vec<(usize, Slot, Result<(), Trouble>)> {
-        let puts = batches.iter_mut().enumerate().filter(|(_, batch)| !batch.puts.is_empty()).map(
-            |(index, batch)| {
-                let Batch { puts, slots } = std::mem::take(batch);
+    async fn put(&self, table: &RouteTable, batches: &mut [Batch], times: Times) -> Vec<Settled> {
+        let puts = batches.iter_mut().enumerate().filter(|(_, batch)| !batch.loads.is_empty()).map(
+            |(stream, batch)| {
+                let Batch { loads, sent } = std::mem::take(batch);
                 async move {
-                    let stream = &self.table.streams()[index];
-                    let put = self.outbound.put(stream, puts, times.answer);
+                    let put = self.outbound.put(&table.streams()[stream], loads, times.answer);
                     let mut outcomes = timeout_at(times.letters, put).await.unwrap_or_default();
                     let silent = || {
                         Err(Trouble::retryable("deadline-exceeded", "the destination did not answer in time"))
                     };
-                    outcomes.resize_with(slots.len(), silent);
-                    slots.into_iter().zip(outcomes).map(move |(slot, outcome)| (index, slot, outcome))
+                    outcomes.resize_with(sent.len(), silent);
+                    let now_ms = millis((self.clock)());
+                    sent.into_iter().zip(outcomes).map(move |(Sent { slot, spills_at }, outcome)| {
+                        let outcome = outcome.map_err(|trouble| spill(trouble, spills_at, now_ms));
+                        Settled { stream, slot, outcome }
+                    })
                 }
             },
         );
         join_all(puts).await.into_iter().flatten().collect()
     }
+}
 
-    /// Writes dead letters; the lowest one that could not be written.
-    async fn bury(
-        &self,
-        plan: &Plan<'_>,
-        slots: impl IntoIterator<Item = Slot>,
-        times: Times,
-        graves: &mut Graves,
-    ) -> Option<(Slot, dead_letter::Error)> {
-        // Collected first, each with what it owns: closures over borrowed items make futures that are not Send.
-        let writes: Vec<_> = slots
-            .into_iter()
-            .filter_map(|slot| Some((slot, plan.rejected.get(&slot)?.clone())))
-            .map(|(slot, reasons)| self.write_letter(plan, slot, reasons, times))
-            .collect();
-        let mut writes = futures_util::stream::iter(writes).buffer_unordered(LETTERS_AT_ONCE);
-        let mut lowest: Option<(Slot, dead_letter::Error)> = None;
-        while let Some((slot, creation, reasons, written)) = writes.next().await {
-            match written {
-                Ok(()) => {
-                    if let Some(reason) = reasons.into_iter().next() {
-                        graves.0.insert(slot, (creation, reason));
-                    }
-                }
-                Err(error) if lowest.as_ref().is_none_or(|(low, _)| slot < *low) => {
-                    lowest = Some((slot, error));
-                }
-                Err(_) => {}
+/// Trouble that passes is for the dead letters once the record is as old as its rule allows.
+fn spill(trouble: Trouble, spills_at: Option<u64>, now_ms: u64) -> Trouble {
+    if trouble.is_poison() || spills_at.is_none_or(|at| now_ms < at) {
+        return trouble;
+    }
+    let message = format!(
+        "the destination did not take it for as long as the rule's spill-after says; the last trouble: {trouble}"
+    );
+    Trouble::poison("destination-spilled", message)
+}
+
+/// Routes what was found; `blocked` is why nothing was found beyond.
+fn fill(plan: &mut Plan<'_>, found: &[Found], blocked: Option<Trouble>) {
+    for (index, found) in found.iter().enumerate() {
+        if plan.blocked.is_some() {
+            return;
+        }
+        plan.counts.kinesis_records += 1;
+        match found {
+            Found::Whole => {
+                plan.counts.damaged += u64::from(looks_aggregated(&plan.event().records[index].data));
+                plan.add_whole(index);
+            }
+            Found::Members(aggregate) => plan.add_members(index, aggregate),
+            Found::Misplaced => plan.counts.misplaced += 1,
+            Found::Poison(trouble) => {
+                plan.reject(Slot { record: index, member: None }, trouble.clone(), None)
             }
         }
-        lowest
     }
-
-    async fn write_letter(
-        &self,
-        plan: &Plan<'_>,
-        slot: Slot,
-        reasons: Vec<Reason>,
-        times: Times,
-    ) -> (Slot, Creation, Vec<Reason>, Result<(), dead_letter::Error>) {
-        let (letter, creation) = plan.letter(slot, &reasons);
-        let written = match timeout_at(times.letters, self.dead_letters.write(&letter)).await {
-            Ok(written) => written,
-            Err(_elapsed) => Err(dead_letter::Error::Deadline { key: letter.key() }),
-        };
-        (slot, creation, reasons, written)
+    if let Some(trouble) = blocked {
+        plan.block(found.len(), trouble);
     }
 }
 
-fn shard_name(event: &Event) -> String {
-    let shard = event.records.first().map_or("", |record| record.shard.as_str());
-    format!("{}/{shard}", event.stream)
-}
-
-fn seconds(time: SystemTime) -> u64 {
-    time.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
+fn millis(time: SystemTime) -> u64 {
+    time.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64)
 }
 
 fn lower(lowest: &mut Option<(usize, Trouble)>, index: usize, trouble: Trouble) {

@@ -22,10 +22,11 @@ use crate::config::{Config, ConfigError};
 use crate::dead_letter::{Bucket, DeadLetters, NoDeadLetters};
 use crate::event::Event;
 use crate::handler::{Invocation, Router};
+use crate::lookup::DynamoItems;
 use crate::outbound::{Writers, writer_config};
-use crate::progress;
 use crate::shards::KinesisShards;
-use crate::table::{self, RouteTable};
+use crate::source::{self, Location, Reload, Reloader, Source};
+use crate::{metrics, progress};
 
 /// How long spans may take to leave after an answer was given.
 const FLUSH_LIMIT: Duration = Duration::from_secs(2);
@@ -50,18 +51,9 @@ pub enum Error {
     /// A writer's setting was refused.
     #[error(transparent)]
     Writer(#[from] headworks_writer::ConfigError),
-    /// The route table was refused.
+    /// The route table cannot be read, or was refused.
     #[error(transparent)]
-    Table(#[from] table::Error),
-    /// The route table sends records to the dead letters, and there is no place for them.
-    #[error(
-        "the route table {} has a rule with dead-letter = true, and no dead-letter bucket is configured; set HEADWORKS_DEAD_LETTER_BUCKET",
-        routes.display()
-    )]
-    NoDeadLetters {
-        /// The route table.
-        routes: std::path::PathBuf,
-    },
+    Table(#[from] source::Error),
     /// Telemetry could not be set up.
     #[error(transparent)]
     Telemetry(#[from] headworks_telemetry::setup::Error),
@@ -81,7 +73,6 @@ impl Error {
             Error::Config(error) => error.code(),
             Error::Writer(error) => error.code(),
             Error::Table(error) => error.code(),
-            Error::NoDeadLetters { .. } => "dead-letters-not-configured",
             Error::Telemetry(error) => error.code(),
             Error::Signal(_) => "signal-unavailable",
             Error::Runtime(_) => "runtime-api-failed",
@@ -90,7 +81,11 @@ impl Error {
 
     /// Whether a later start may succeed with the same settings.
     pub fn is_retryable(&self) -> bool {
-        matches!(self, Error::Runtime(_))
+        match self {
+            Error::Runtime(_) => true,
+            Error::Table(error) => error.is_retryable(),
+            _ => false,
+        }
     }
 }
 
@@ -113,19 +108,36 @@ pub async fn run() -> Result<(), Error> {
     let mut terminate = signal(SignalKind::terminate()).map_err(Error::Signal)?;
 
     let config = Config::from_env()?;
-    let (router, writers) = assemble(&config, &telemetry).await?;
-    tracing::info!(routes = %config.routes.display(), rules = router.table().len(), "the router is ready");
+    let Parts { router, reloader, writers } = assemble(&config, &telemetry).await?;
+    let (router, reloader) = (Arc::new(router), Arc::new(reloader));
+    let metrics = config
+        .metrics
+        .then(|| -> Arc<str> { std::env::var("AWS_LAMBDA_FUNCTION_NAME").unwrap_or_default().into() });
+    tracing::info!(routes = %config.routes, rules = router.table().len(), "the router is ready");
 
     let (busy, idle) = watch::channel(false);
     let handler = service_fn(move |event: LambdaEvent<Event>| {
-        let router = Arc::clone(&router);
+        let (router, reloader, metrics) = (Arc::clone(&router), Arc::clone(&reloader), metrics.clone());
         async move {
             let LambdaEvent { payload, context } = event;
+            let reloaded = reloader.check(&router).await;
+            if let (Some(function), Reload::Replaced | Reload::Refused(_)) = (&metrics, &reloaded) {
+                metrics::write(&[metrics::of_table(
+                    matches!(reloaded, Reload::Replaced),
+                    function,
+                    now_ms(),
+                )]);
+            }
             let left = Duration::from_millis(context.deadline.saturating_sub(now_ms()));
             let invocation =
                 Invocation { deadline: Instant::now() + left, request_id: Some(context.request_id) };
             match router.handle(&payload, &invocation).await {
-                Ok(report) => Ok(report.response()),
+                Ok(report) => {
+                    if let Some(function) = &metrics {
+                        metrics::write(&metrics::of_report(&report, function, &payload.stream, now_ms()));
+                    }
+                    Ok(report.response())
+                }
                 Err(error) => {
                     Err(Diagnostic { error_type: error.code().to_owned(), error_message: error.to_string() })
                 }
@@ -153,34 +165,66 @@ pub async fn run() -> Result<(), Error> {
     ended.map_err(Error::Runtime)
 }
 
-/// The router with the real streams and bucket behind it.
-async fn assemble(config: &Config, telemetry: &Telemetry) -> Result<(Arc<Router>, Arc<Writers>), Error> {
-    let table = RouteTable::load(&config.routes)?;
-    if table.uses_dead_letters() && config.dead_letter_bucket.is_none() {
-        return Err(Error::NoDeadLetters { routes: config.routes.clone() });
-    }
-    let aws = aws_config::load_defaults(aws_config::BehaviorVersion::latest()).await;
+/// A router with the real streams, tables and bucket behind it.
+#[derive(Debug)]
+pub struct Parts {
+    /// The router.
+    pub router: Router,
+    /// Looks for other route tables.
+    pub reloader: Reloader,
+    /// Its writers, to be ended last.
+    pub writers: Arc<Writers>,
+}
+
+/// Puts a router together as the settings say. `AWS_LAMBDA_FUNCTION_NAME` keeps the progress of several functions
+/// that read one stream apart.
+pub async fn assemble(config: &Config, telemetry: &Telemetry) -> Result<Parts, Error> {
+    let mut aws: Option<aws_config::SdkConfig> = None;
+    // A file that is refused is refused before anything is asked for on the way to AWS.
+    let dead_letters = config.dead_letter_bucket.is_some();
+    let source: Box<dyn Source> = match &config.routes {
+        Location::File(path) => Box::new(source::File(path.clone())),
+        Location::Http(url) => {
+            Box::new(source::Endpoint::new(url.as_str(), std::env::var("AWS_SESSION_TOKEN").ok())?)
+        }
+        Location::S3 { bucket, key } => {
+            let client = s3(aws.insert(load().await), config);
+            Box::new(source::Object::new(client, bucket, key))
+        }
+    };
+    let (reloader, table) = Reloader::start(source, config.routes_check, dead_letters).await?;
+    let aws = match aws {
+        Some(aws) => aws,
+        None => load().await,
+    };
     let kinesis = aws_sdk_kinesis::Client::new(&aws);
     let dead_letters: Arc<dyn DeadLetters> = match &config.dead_letter_bucket {
         None => Arc::new(NoDeadLetters),
-        Some(bucket) => {
-            let s3 = aws_sdk_s3::config::Builder::from(&aws).force_path_style(config.s3_path_style).build();
-            Arc::new(Bucket::new(aws_sdk_s3::Client::from_conf(s3), bucket))
-        }
+        Some(bucket) => Arc::new(Bucket::new(s3(&aws, config), bucket)),
     };
+    let dynamodb = aws_sdk_dynamodb::Client::new(&aws);
     let tracer = telemetry.tracer();
     let writers = Arc::new(Writers::new(kinesis.clone(), writer_config(), tracer.clone())?);
     let outbound: Arc<Writers> = Arc::clone(&writers);
     let mut router =
         Router::new(Arc::new(table), outbound, dead_letters, Arc::new(KinesisShards::new(kinesis)))
             .with_tracer(tracer, telemetry.minter().sampler())
-            .with_margin(config.deadline_margin);
+            .with_margin(config.deadline_margin)
+            .with_items(Arc::new(DynamoItems::new(dynamodb.clone())));
     if let Some(table) = &config.progress_table {
         let scope = std::env::var("AWS_LAMBDA_FUNCTION_NAME").unwrap_or_default();
-        let store = progress::Dynamo::new(aws_sdk_dynamodb::Client::new(&aws), table, scope);
-        router = router.with_progress(Arc::new(store));
+        router = router.with_progress(Arc::new(progress::Dynamo::new(dynamodb, table, scope)));
     }
-    Ok((Arc::new(router), writers))
+    Ok(Parts { router, reloader, writers })
+}
+
+async fn load() -> aws_config::SdkConfig {
+    aws_config::load_defaults(aws_config::BehaviorVersion::latest()).await
+}
+
+fn s3(aws: &aws_config::SdkConfig, config: &Config) -> aws_sdk_s3::Client {
+    let s3 = aws_sdk_s3::config::Builder::from(aws).force_path_style(config.s3_path_style).build();
+    aws_sdk_s3::Client::from_conf(s3)
 }
 
 async fn settled(mut idle: watch::Receiver<bool>) {

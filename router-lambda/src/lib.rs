@@ -5,14 +5,17 @@
 //! - [`Router`]: the handler. A Lambda event is de-aggregated, each record is routed, and the records of
 //!   each destination are put in order; what failed is named in the partial batch response.
 //! - [`lambda`]: the function itself, as the `bootstrap` binary and the `headworks` command run it.
+//! - [`source`]: where the table comes from, and how another one takes its place without a deployment.
+//! - [`dead_letter`]: what could not be put; it is listed, shown and redriven by the `headworks` command.
 //!
-//! What it needs of the world stands behind four traits: [`Outbound`] (streams to put on),
-//! [`DeadLetters`] (where poison goes), [`ListShards`] (ranges of inbound shards) and [`Progress`] (what each
-//! destination has of a batch that comes again).
+//! What it needs of the world stands behind traits: [`Outbound`] (streams to put on), [`DeadLetters`] (where
+//! poison goes), [`ListShards`] (ranges of inbound shards), [`Progress`] (what each destination has of a batch
+//! that comes again), [`lookup::Items`] (tables that rules look up) and [`source::Source`] (the route table).
 //!
 //! A batch moves on only when each record is stored on every destination, dropped by a rule, skipped
 //! because its writer puts it again (a misplaced aggregate), or written to the dead letters. Throttling,
-//! credentials, keys and connections are never poison: the shard waits.
+//! credentials, keys and connections are never poison: the shard waits, unless the record's rule says
+//! (`spill-after`) that it is not to wait for ever.
 //!
 //! ```
 //! use headworks_record::Headers;
@@ -37,25 +40,33 @@ pub mod dead_letter;
 pub mod event;
 pub mod handler;
 pub mod lambda;
+pub mod lookup;
+pub mod metrics;
 pub mod outbound;
 pub mod progress;
 pub mod report;
 pub mod shards;
+pub mod source;
+pub mod stats;
+#[cfg(feature = "stream")]
+pub mod stream;
 pub mod table;
 pub mod trouble;
 
+mod bury;
 mod plan;
 mod spans;
 
 pub use config::Config;
 pub use dead_letter::{Bucket, DeadLetters, NoDeadLetters};
 pub use event::{Event, KinesisRecord};
-pub use handler::{Invocation, Router};
-pub use outbound::{Outbound, Writers, writer_config};
+pub use handler::{Clock, Invocation, Router};
+pub use outbound::{Load, Members, Outbound, Writers, writer_config};
 pub use progress::Progress;
-pub use report::{Counts, Report, Response};
+pub use report::{Counts, Pressure, Report, Response};
 pub use shards::{KinesisShards, ListShards};
-pub use table::{Destinations, RouteTable, explain, route};
+pub use stats::Stats;
+pub use table::{Destinations, RouteTable, Subject, explain, explain_subject, route, route_subject};
 pub use trouble::Trouble;
 
 /// An example of a route table, `routes.example.toml`: website events by their `type` header.

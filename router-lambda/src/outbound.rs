@@ -6,8 +6,11 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use backon::{ExponentialBuilder, Retryable as _};
+use headworks_record::aggregate::{self, Aggregate, Origin};
 use headworks_telemetry::RecordTracer;
-use headworks_writer::{Failure, Handle, KinesisStream, Outcome, Put, Refused, StartError, Writer};
+use headworks_writer::{
+    Encoded, Failure, Handle, KinesisStream, Outcome, Parcel, Put, Refused, StartError, Writer,
+};
 use tokio::sync::OnceCell;
 use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
@@ -15,14 +18,89 @@ use tokio_util::task::TaskTracker;
 
 use crate::trouble::Trouble;
 
+/// What is put on a stream.
+#[derive(Debug, Clone)]
+pub enum Load {
+    /// One record.
+    Record(Put),
+    /// Members of an inbound aggregate, as they are encoded there.
+    Members(Members),
+}
+
+/// Members of an inbound aggregate that go on unchanged.
+#[derive(Debug, Clone)]
+pub struct Members {
+    /// The aggregate.
+    pub aggregate: Arc<Aggregate>,
+    /// Their places in it; they ascend.
+    pub places: Vec<u32>,
+    /// Where the aggregate was found.
+    pub origin: Arc<Origin>,
+    /// How long they are tried.
+    pub deadline: Instant,
+}
+
+impl Load {
+    /// How many records it holds.
+    pub fn len(&self) -> usize {
+        match self {
+            Load::Record(_) => 1,
+            Load::Members(members) => members.places.len(),
+        }
+    }
+
+    /// Whether it holds none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The records one by one, for who has no use for encoded ones.
+    pub fn into_puts(self) -> Result<Vec<Put>, aggregate::Error> {
+        let Members { aggregate, places, origin, deadline } = match self {
+            Load::Record(put) => return Ok(vec![put]),
+            Load::Members(members) => members,
+        };
+        let members = places.iter().filter_map(|place| aggregate.member(*place as usize));
+        let put = |record| Put { record, origin: Some(Arc::clone(&origin)), deadline: Some(deadline) };
+        members.map(|member| member.to_record().map(put)).collect()
+    }
+
+    /// Roughly what holding it takes.
+    fn weight(&self) -> usize {
+        /// What holding a record costs beside its bytes, roughly.
+        const OVERHEAD: usize = 512;
+        let bytes = match self {
+            Load::Record(put) => put.record.user_bytes(),
+            Load::Members(Members { aggregate, places, .. }) => {
+                let members = places.iter().filter_map(|place| aggregate.member(*place as usize));
+                members.map(|member| member.encoded_len() + member.key().len()).sum()
+            }
+        };
+        bytes + self.len() * OVERHEAD
+    }
+
+    fn into_parcel(self) -> Result<Parcel, aggregate::Error> {
+        let Members { aggregate, places, origin, deadline } = match self {
+            Load::Record(put) => return Ok(Parcel::Record(put)),
+            Load::Members(members) => members,
+        };
+        let encoded = if places.len() == aggregate.len() {
+            Encoded::whole(aggregate)?
+        } else {
+            Encoded::members_at(aggregate, places)?
+        };
+        Ok(Parcel::Members(encoded.origin(origin).deadline(deadline)))
+    }
+}
+
 /// Puts records on streams.
 #[async_trait]
 pub trait Outbound: Send + Sync + 'static {
-    /// Puts the records in order and says what became of each, in the same order.
+    /// Puts the loads in order and says what became of each record, in the same order.
     ///
-    /// Each put brings its own deadline; the answer is there by `until`. A record that is not put for a
-    /// reason that passes is never overtaken by a later one of its key.
-    async fn put(&self, stream: &str, puts: Vec<Put>, until: Instant) -> Vec<Result<(), Trouble>>;
+    /// Each load brings its own deadline; the answer is there by `until`. A record that is not put for a
+    /// reason that passes is never overtaken by a later one of its key that has no earlier deadline.
+    async fn put(&self, stream: &str, loads: Vec<Load>, until: Instant) -> Vec<Result<(), Trouble>>;
 }
 
 /// How the router's writers group and retry.
@@ -31,6 +109,7 @@ pub trait Outbound: Send + Sync + 'static {
 pub fn writer_config() -> headworks_writer::Config {
     headworks_writer::Config {
         linger_ms: 0,
+        fill_ms: 0,
         max_buffered_bytes: 32 << 20,
         drain_ms: 2_000,
         ..headworks_writer::Config::default()
@@ -118,17 +197,26 @@ impl Writers {
 
 #[async_trait]
 impl Outbound for Writers {
-    async fn put(&self, stream: &str, puts: Vec<Put>, until: Instant) -> Vec<Result<(), Trouble>> {
-        let total = puts.len();
+    async fn put(&self, stream: &str, loads: Vec<Load>, until: Instant) -> Vec<Result<(), Trouble>> {
+        let total = loads.iter().map(Load::len).sum();
         let handle = match self.handle(stream, until).await {
             Ok(handle) => handle,
             Err(trouble) => return vec![Err(trouble); total],
         };
         let mut tickets = Vec::new();
         let mut refused = None;
-        for chunk in chunks(puts, self.config.max_buffered_bytes / 4) {
+        for chunk in chunks(loads, self.config.max_buffered_bytes / 4) {
+            let parcels = chunk.into_iter().map(Load::into_parcel).collect::<Result<Vec<_>, _>>();
+            let parcels = match parcels {
+                Ok(parcels) => parcels,
+                // Members were checked when their aggregate was taken apart.
+                Err(error) => {
+                    refused = Some(Trouble::retryable(error.code(), &error));
+                    break;
+                }
+            };
             // What follows a chunk that was not taken must not overtake it.
-            match timeout_at(until, handle.put(chunk)).await {
+            match timeout_at(until, handle.put_parcels(parcels)).await {
                 Ok(Ok(ticket)) => tickets.push(ticket),
                 Ok(Err(error)) => {
                     if error == Refused::Stopped {
@@ -167,21 +255,19 @@ impl Outbound for Writers {
     }
 }
 
-/// Splits so that each part fits into the writer's budget; a record that is larger stands alone.
-fn chunks(puts: Vec<Put>, budget: usize) -> Vec<Vec<Put>> {
-    /// What holding a record costs beside its bytes, roughly.
-    const OVERHEAD: usize = 512;
+/// Splits so that each part fits into the writer's budget; what is larger stands alone.
+fn chunks(loads: Vec<Load>, budget: usize) -> Vec<Vec<Load>> {
     let mut chunks = Vec::new();
-    let mut chunk: Vec<Put> = Vec::new();
+    let mut chunk: Vec<Load> = Vec::new();
     let mut bytes = 0;
-    for put in puts {
-        let weight = put.record.user_bytes() + OVERHEAD;
+    for load in loads {
+        let weight = load.weight();
         if bytes + weight > budget && !chunk.is_empty() {
             chunks.push(std::mem::take(&mut chunk));
             bytes = 0;
         }
         bytes += weight;
-        chunk.push(put);
+        chunk.push(load);
     }
     if !chunk.is_empty() {
         chunks.push(chunk);
@@ -240,12 +326,14 @@ mod tests {
         let puts = |sizes: &[usize]| {
             sizes
                 .iter()
-                .map(|size| Put::new(Record::builder("k").unwrap().data(vec![0; *size]).build()))
+                .map(|size| Record::builder("k").unwrap().data(vec![0; *size]).build())
+                .map(|record| Load::Record(Put::new(record)))
                 .collect::<Vec<_>>()
         };
         let sizes = |budget, given: &[usize]| -> Vec<Vec<usize>> {
             let chunks = chunks(puts(given), budget);
-            chunks.iter().map(|c| c.iter().map(|p| p.record.data.len()).collect()).collect()
+            let size = |load: &Load| load.clone().into_puts().unwrap()[0].record.data.len();
+            chunks.iter().map(|chunk| chunk.iter().map(size).collect()).collect()
         };
         assert_eq!(sizes(2000, &[]), Vec::<Vec<usize>>::new());
         assert_eq!(

@@ -1,5 +1,8 @@
 //! What became of a batch.
 
+use std::collections::BTreeMap;
+use std::time::Duration;
+
 use bytestring::ByteString;
 use serde::{Serialize, Serializer};
 
@@ -13,6 +16,20 @@ pub struct Report {
     pub failed: Option<Failed>,
     /// What was counted.
     pub counts: Counts,
+    /// Destinations that did not take everything, by name.
+    pub pressure: BTreeMap<String, Pressure>,
+}
+
+/// What a destination did not take of a batch.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Pressure {
+    /// Puts that failed and are handed over again.
+    pub failed: u64,
+    /// Puts that went to the dead letters because the rule's `spill-after` had passed.
+    pub spilled: u64,
+    /// How long the oldest of these records has been on the inbound stream.
+    pub waiting: Duration,
 }
 
 /// The first record that is not done.
@@ -44,8 +61,12 @@ pub struct Counts {
     pub damaged: u64,
     /// Aggregates of ours that their writer puts again elsewhere; skipped.
     pub misplaced: u64,
-    /// Dead letters written.
+    /// Dead letters written, the spilled ones included.
     pub dead_letters: u64,
+    /// Puts given up because the rule's `spill-after` had passed.
+    pub spilled: u64,
+    /// Puts that went on without the headers of a look-up, because that was slow.
+    pub unenriched: u64,
     /// Puts that failed and are handed over again.
     pub failed: u64,
 }

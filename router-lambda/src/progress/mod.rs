@@ -11,6 +11,8 @@
 //! what Lambda never works on twice at a time: the Kinesis records of one partition key.
 
 mod dynamo;
+mod memory;
+mod recall;
 pub(crate) mod track;
 
 use std::collections::BTreeMap;
@@ -20,6 +22,7 @@ use async_trait::async_trait;
 use bytestring::ByteString;
 
 pub use dynamo::Dynamo;
+pub use memory::Memory;
 
 /// The most lanes of one batch of which the progress is kept; the others' records may come again.
 pub const MAX_LANES: usize = 100;

@@ -1,6 +1,7 @@
 //! From rules as written to masks over rules, so that routing costs one look-up per header that counts.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytestring::ByteString;
 use headworks_record::headers::MAX_HEADERS;
@@ -8,10 +9,12 @@ use headworks_record::{Headers, headers};
 use rustc_hash::FxHashMap;
 
 use super::condition::Predicate;
+use super::enrich::{Enrich, MAX_LOOKUPS, Written};
 use super::error::Error;
+use super::expr::{Expr, MAX_EXPRS};
 use super::schema::{Does, Entries, Fallback, Mode, Rule};
 use super::transform::{Payload, Transform};
-use super::{Destination, RouteTable, json};
+use super::{Destination, RouteTable, duration, json};
 
 /// The most rules of one table.
 pub const MAX_RULES: usize = 1024;
@@ -21,6 +24,11 @@ pub const MAX_HEADER_NAMES: usize = 32;
 pub const MAX_DESTINATIONS: usize = 256;
 /// The longest stream name, in characters (Kinesis API, `CreateStream`).
 pub const MAX_STREAM_NAME: usize = 128;
+
+/// The shortest and the longest time after which records may spill into the dead letters. The longest is that
+/// for which Kinesis keeps records.
+const MIN_SPILL: Duration = Duration::from_secs(1);
+const MAX_SPILL: Duration = Duration::from_secs(365 * 86_400);
 
 pub(super) const RULE_WORDS: usize = MAX_RULES.div_ceil(64);
 pub(super) const DESTINATION_WORDS: usize = MAX_DESTINATIONS.div_ceil(64);
@@ -83,6 +91,8 @@ pub(super) struct CompiledRule {
     pub(super) line: usize,
     /// Slot and condition.
     pub(super) conditions: Vec<(usize, Predicate)>,
+    /// What must hold as well; looked at last, as it costs most.
+    pub(super) expr: Option<Expr>,
     /// `None`: every record.
     pub(super) sample: Option<Sample>,
     pub(super) action: Action,
@@ -151,6 +161,7 @@ pub(super) fn compile(draft: Draft) -> Result<RouteTable, Error> {
     let mut names: Vec<Box<str>> = Vec::new();
     let mut rules: Vec<CompiledRule> = Vec::with_capacity(drafts.len());
     let mut catch_all: Option<usize> = None;
+    let mut exprs = 0;
     for (i, rule) in drafts.iter().enumerate() {
         let place = rule_place(&file, i + 1, rule);
         if let Some(earlier) = catch_all {
@@ -178,13 +189,23 @@ pub(super) fn compile(draft: Draft) -> Result<RouteTable, Error> {
             }
             conditions.push((slot, predicate));
         }
+        let expr = rule.item.expr.as_deref().map(Expr::compile).transpose();
+        let expr = expr.map_err(|(reason, remedy)| place.invalid(reason, remedy))?;
+        exprs += usize::from(expr.is_some());
+        if exprs > MAX_EXPRS {
+            return Err(place.invalid(
+                format!("its expression is one more than the {MAX_EXPRS} that a table may have"),
+                "use conditions where they suffice: they cost next to nothing",
+            ));
+        }
         let sample = sample(&place, rule.item.sample)?;
         let action = catalogue.action(&place, rule.item.does())?;
-        if conditions.is_empty() && sample.is_none() && (mode == Mode::FirstMatch || action.ends()) {
+        let always = conditions.is_empty() && expr.is_none() && sample.is_none();
+        if always && (mode == Mode::FirstMatch || action.ends()) {
             catch_all = Some(i + 1);
         }
         let name = rule.item.name.clone();
-        let compiled = CompiledRule { name, line: rule.line, conditions, sample, action };
+        let compiled = CompiledRule { name, line: rule.line, conditions, expr, sample, action };
         if mode == Mode::AllMatches {
             for earlier in &rules {
                 catalogue.check_conflict(&place, earlier, &compiled)?;
@@ -207,8 +228,20 @@ pub(super) fn compile(draft: Draft) -> Result<RouteTable, Error> {
         });
         set_bit(&mut samples[place].1, i);
     }
-    let Catalogue { destinations, streams } = catalogue;
-    Ok(RouteTable { fingerprint, mode, derive, rules, default, slots, samples, words, destinations, streams })
+    let Catalogue { destinations, streams, lookups } = catalogue;
+    Ok(RouteTable {
+        fingerprint,
+        mode,
+        derive,
+        rules,
+        default,
+        slots,
+        samples,
+        words,
+        destinations,
+        streams,
+        lookups,
+    })
 }
 
 fn sample(place: &Place<'_>, share: Option<f64>) -> Result<Option<Sample>, Error> {
@@ -221,6 +254,21 @@ fn sample(place: &Place<'_>, share: Option<f64>) -> Result<Option<Sample>, Error
     }
     // The largest product below 2^64 is exact to 53 bits; all records are no sample.
     Ok((share < 1.0).then(|| Sample { share, below: (share * 2f64.powi(64)) as u64 }))
+}
+
+fn spill_after(place: &Place<'_>, written: Option<&str>) -> Result<Option<Duration>, Error> {
+    let Some(text) = written else { return Ok(None) };
+    match duration::parse(text).filter(|given| (MIN_SPILL..=MAX_SPILL).contains(given)) {
+        Some(given) => Ok(Some(given)),
+        None => Err(place.invalid(
+            format!("spill-after is {text:?}"),
+            format!(
+                "give from {} to {}, for example \"5m\"; without it, a record waits for its destination",
+                duration::show(MIN_SPILL),
+                duration::show(MAX_SPILL)
+            ),
+        )),
+    }
 }
 
 fn derived(place: &Place<'_>, derive: &Entries<String>) -> Result<Vec<Derived>, Error> {
@@ -283,6 +331,7 @@ fn set_bit(mask: &mut [u64], bit: usize) {
 struct Catalogue {
     destinations: Vec<Destination>,
     streams: Vec<ByteString>,
+    lookups: Vec<Enrich>,
 }
 
 impl Catalogue {
@@ -290,12 +339,13 @@ impl Catalogue {
         let Does { to, drop, dead_letter, .. } = does;
         let mut action = Action { drop, dead_letter, destinations: [0; DESTINATION_WORDS] };
         let transform = transform(place, does)?;
-        if action.ends() && (drop && dead_letter || !transform.is_identity() || !to.0.is_empty()) {
+        let beside = does.enrich.is_some() || does.spill_after.is_some();
+        if action.ends() && (drop && dead_letter || !transform.is_identity() || beside || !to.0.is_empty()) {
             let key = if drop { "drop" } else { "dead-letter" };
             let what = if drop { "drops the record" } else { "sends the record to the dead letters" };
             return Err(place.invalid(
                 format!("it {what}, and yet says what else to do with it"),
-                format!("remove {key} = true, or everything else but when and sample"),
+                format!("remove {key} = true, or everything else but when, expr and sample"),
             ));
         }
         if !action.ends() && to.0.is_empty() {
@@ -304,6 +354,8 @@ impl Catalogue {
                 "add to = [\"a-stream\"], or drop = true, or dead-letter = true",
             ));
         }
+        let spill_after = spill_after(place, does.spill_after)?;
+        let lookup = does.enrich.map(|written| self.lookup(place, written)).transpose()?;
         for (i, stream) in to.0.iter().enumerate() {
             check_stream(place, stream)?;
             if to.0[..i].contains(stream) {
@@ -312,7 +364,10 @@ impl Catalogue {
                     "name it once",
                 ));
             }
-            let known = |d: &Destination| &*d.stream == stream.as_str() && d.transform == transform;
+            let known = |d: &Destination| {
+                &*d.stream == stream.as_str()
+                    && (&d.transform, d.lookup, d.spill_after) == (&transform, lookup, spill_after)
+            };
             let index = match self.destinations.iter().position(known) {
                 Some(index) => index,
                 None if self.destinations.len() == MAX_DESTINATIONS => {
@@ -327,6 +382,8 @@ impl Catalogue {
                         stream: self.streams[stream_index].clone(),
                         stream_index,
                         transform: transform.clone(),
+                        lookup,
+                        spill_after,
                     });
                     self.destinations.len() - 1
                 }
@@ -334,6 +391,21 @@ impl Catalogue {
             set_bit(&mut action.destinations, index);
         }
         Ok(action)
+    }
+
+    fn lookup(&mut self, place: &Place<'_>, written: &Written) -> Result<usize, Error> {
+        let lookup = written.compile().map_err(|(reason, remedy)| place.invalid(reason, remedy))?;
+        if let Some(index) = self.lookups.iter().position(|known| *known == lookup) {
+            return Ok(index);
+        }
+        if self.lookups.len() == MAX_LOOKUPS {
+            return Err(place.invalid(
+                format!("enrich: it is one more than the {MAX_LOOKUPS} look-ups that a table may have"),
+                "let rules share their look-ups: equal ones count once",
+            ));
+        }
+        self.lookups.push(lookup);
+        Ok(self.lookups.len() - 1)
     }
 
     fn stream(&mut self, name: &str) -> usize {
@@ -353,9 +425,8 @@ impl Catalogue {
         let of = |rule: &CompiledRule| super::route::bits(rule.action.destinations);
         let conflict = of(later).find_map(|a| {
             let a = &self.destinations[a];
-            of(earlier)
-                .map(|b| &self.destinations[b])
-                .find(|b| a.stream_index == b.stream_index && a.transform != b.transform)
+            // Equal destinations are kept once: two with one stream differ in something.
+            of(earlier).map(|b| &self.destinations[b]).find(|b| a.stream_index == b.stream_index && a != *b)
         });
         let Some(conflict) = conflict else { return Ok(()) };
         let disjoint = earlier
@@ -370,7 +441,7 @@ impl Catalogue {
                 "it and the rule on line {} may match the same record and would put it on stream {:?} in different forms",
                 earlier.line, &*conflict.stream
             ),
-            "give both the same set, remove, rename and payload, make their conditions exclude each other, or use mode = \"first-match\"",
+            "give both the same set, remove, rename, payload, enrich and spill-after, make their conditions exclude each other, or use mode = \"first-match\"",
         ))
     }
 }

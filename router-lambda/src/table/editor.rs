@@ -4,6 +4,8 @@ use headworks_record::headers::{MAX_HEADERS, MAX_NAME_BYTES, MAX_VALUE_BYTES};
 use serde_json::{Value, json};
 
 use super::compile::{MAX_RULES, MAX_STREAM_NAME};
+use super::enrich::MAX_CACHE_ENTRIES;
+use super::expr::MAX_EXPR_CHARS;
 
 /// The JSON schema (draft 2020-12) of route tables; `routes.schema.json` holds it.
 ///
@@ -26,7 +28,9 @@ pub fn json_schema() -> Value {
     };
     let text = json!({ "type": "string", "maxLength": MAX_VALUE_BYTES });
     let name = json!({ "type": "string", "pattern": header });
+    let header_name = name.clone();
     let flag = |description: &str| json!({ "description": description, "type": "boolean", "default": false });
+    let duration = json!({ "type": "string", "pattern": "^[0-9]+(ms|s|m|h)$" });
     let action = json!({
         "to": described(one_or_many(&stream), "The destination stream, or several."),
         "drop": flag("The record goes nowhere, on purpose."),
@@ -35,10 +39,19 @@ pub fn json_schema() -> Value {
         "remove": described(one_or_many(&name), "Headers to remove on the way."),
         "rename": headers("Headers to rename on the way: old name to new name.", name),
         "payload": { "$ref": "#/$defs/payload" },
+        "enrich": { "$ref": "#/$defs/enrich" },
+        "spill-after": described(
+            duration.clone(),
+            "How long a record waits for its destination before it goes to the dead letters. Absent: for ever.",
+        ),
     });
     let mut rule = json!({
         "name": { "description": "For explanations and messages.", "type": "string" },
         "when": headers("Conditions on headers; all must hold.", json!({ "$ref": "#/$defs/condition" })),
+        "expr": {
+            "description": "An expression (CEL) over headers, key and payload that must hold as well.",
+            "type": "string", "minLength": 1, "maxLength": MAX_EXPR_CHARS,
+        },
         "sample": {
             "description": "The share of the records that the rule is for, chosen by identity.",
             "type": "number", "exclusiveMinimum": 0, "maximum": 1,
@@ -85,6 +98,35 @@ pub fn json_schema() -> Value {
                     "rename": {
                         "description": "Fields to rename: pointer to new name, in the same object.",
                         "type": "object", "propertyNames": pointer, "additionalProperties": { "type": "string" },
+                    },
+                },
+            },
+            "enrich": {
+                "description": "Headers from a DynamoDB table.",
+                "type": "object", "additionalProperties": false,
+                "required": ["table", "key", "key-from", "attributes"],
+                "properties": {
+                    "table": { "type": "string", "pattern": "^[A-Za-z0-9_.-]{3,255}$" },
+                    "key": {
+                        "description": "The table's hash key, a string.",
+                        "type": "string", "minLength": 1, "maxLength": 255,
+                    },
+                    "key-from": {
+                        "description": "A header's name, or a JSON pointer into the payload.",
+                        "type": "string", "minLength": 1,
+                    },
+                    "attributes": {
+                        "description": "Attribute to header.",
+                        "type": "object", "minProperties": 1, "additionalProperties": header_name,
+                    },
+                    "cache-ttl": described(duration.clone(), "How long an answer counts."),
+                    "cache-entries": {
+                        "type": "integer", "minimum": 1, "maximum": MAX_CACHE_ENTRIES, "default": 10000,
+                    },
+                    "timeout": described(duration, "How long the look-ups of a batch may take."),
+                    "on-slow": {
+                        "description": "What becomes of records when the table does not answer in time.",
+                        "enum": ["skip", "wait", "dead-letter"], "default": "skip",
                     },
                 },
             },

@@ -7,8 +7,10 @@ use headworks_record::Headers;
 use serde::Serialize;
 
 use super::RouteTable;
-use super::route::{place_of, route};
+use super::duration;
+use super::route::{place_of, route_subject};
 use super::schema::Mode;
+use super::subject::Subject;
 
 /// Which rules were tried on a record, which matched, and why.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -41,9 +43,24 @@ pub struct Step {
     pub verdict: Verdict,
     /// Its conditions; none means that it matches every record of its sample.
     pub conditions: Vec<Condition>,
+    /// The expression that must hold as well, if the rule has one and was tried.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub expression: Option<Expression>,
     /// The share of the records that it is for; `None` means all.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub sample: Option<Sample>,
+}
+
+/// An expression over a record.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Expression {
+    /// As it is written down.
+    pub source: String,
+    /// Whether it holds.
+    pub holds: bool,
+    /// Why it has no truth value, if it has none: it then does not hold.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub unclear: Option<String>,
 }
 
 /// A share of all records, by identity.
@@ -98,6 +115,12 @@ pub struct Place {
     /// How the payload is changed on the way.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub payload: Option<Fields>,
+    /// The DynamoDB table that more headers come from.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub enrich: Option<String>,
+    /// After which time the record goes to the dead letters if the stream does not take it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub spill_after: Option<String>,
 }
 
 /// Changes to a payload; fields by JSON pointer.
@@ -114,8 +137,14 @@ pub struct Fields {
     pub rename: Vec<(String, String)>,
 }
 
-/// Explains what [`route`] does with these headers.
+/// Explains what [`route`](super::route()) does with these headers.
 pub fn explain(headers: &Headers, table: &RouteTable) -> Explanation {
+    explain_subject(&Subject::headers(headers), table)
+}
+
+/// Explains what [`route_subject`] does with a record.
+pub fn explain_subject(subject: &Subject<'_>, table: &RouteTable) -> Explanation {
+    let headers = subject.headers;
     let values = table.values(headers.iter());
     let mut settled = false;
     let mut matched = false;
@@ -143,19 +172,29 @@ pub fn explain(headers: &Headers, table: &RouteTable) -> Explanation {
                 }
             });
             let sampled = sample.as_ref().is_none_or(|sample| sample.holds);
+            let candidate = !settled && sampled && conditions.iter().all(|condition| condition.holds);
+            let expression = rule.expr.as_ref().filter(|_| candidate).map(|expr| {
+                let value = expr.holds(subject);
+                Expression {
+                    source: expr.source().to_owned(),
+                    holds: value == Ok(true),
+                    unclear: value.err(),
+                }
+            });
             let verdict = if settled {
                 Verdict::NotTried
-            } else if sampled && conditions.iter().all(|condition| condition.holds) {
+            } else if candidate && expression.as_ref().is_none_or(|expression| expression.holds) {
                 matched = true;
                 settled = rule.action.ends() || table.mode == Mode::FirstMatch;
                 Verdict::Matched
             } else {
                 Verdict::NotMatched
             };
-            Step { rule: i + 1, name: rule.name.clone(), line: rule.line, verdict, conditions, sample }
+            let (rule, name, line) = (i + 1, rule.name.clone(), rule.line);
+            Step { rule, name, line, verdict, conditions, expression, sample }
         })
         .collect();
-    let destinations = route(headers, table);
+    let destinations = route_subject(subject, table);
     Explanation {
         mode: table.mode,
         rules,
@@ -179,6 +218,11 @@ pub fn explain(headers: &Headers, table: &RouteTable) -> Explanation {
                         drop: payload.drop.clone(),
                         rename: payload.rename.clone(),
                     }),
+                    enrich: destination.lookup.map(|index| {
+                        let lookup = &table.lookups[index];
+                        format!("{} by {}", lookup.table, lookup.key_from())
+                    }),
+                    spill_after: destination.spill_after.map(duration::show),
                 }
             })
             .collect(),
@@ -209,7 +253,15 @@ impl fmt::Display for Explanation {
                     None => writeln!(f, "it has no creation context")?,
                 }
             }
-            if step.conditions.is_empty() && step.sample.is_none() {
+            if let Some(Expression { source, holds, unclear }) = &step.expression {
+                let mark = if *holds { "yes" } else { "no " };
+                write!(f, "    {mark} {source}")?;
+                match unclear {
+                    Some(why) => writeln!(f, "; it has no truth value: {why}")?,
+                    None => writeln!(f)?,
+                }
+            }
+            if step.conditions.is_empty() && step.expression.is_none() && step.sample.is_none() {
                 writeln!(f, "    it has no conditions")?;
             }
             for condition in &step.conditions {
@@ -256,6 +308,12 @@ impl fmt::Display for Explanation {
                 for (from, to) in rename {
                     write!(f, ", of the payload rename {from} to {to:?}")?;
                 }
+            }
+            if let Some(lookup) = &place.enrich {
+                write!(f, ", headers from the table {lookup}")?;
+            }
+            if let Some(after) = &place.spill_after {
+                write!(f, ", to the dead letters if it is not taken for {after}")?;
             }
         }
         Ok(())

@@ -28,6 +28,24 @@
 //! dead-letter = true              # kept with the dead letters
 //!
 //! [[rules]]
+//! expr = "int(headers.total) > 1000 && payload.items.exists(i, i.gift)"   # CEL, see below
+//! to = "large-orders"
+//! spill-after = "5m"              # see below; without it records wait for their destination
+//!
+//! [[rules]]
+//! when.type.prefix = "cart."
+//! to = "carts"
+//! [rules.enrich]                  # headers from a DynamoDB table
+//! table = "customers"
+//! key = "id"                      # its hash key, a string
+//! key-from = "customer"           # a header, or a JSON pointer into the payload
+//! attributes = { tier = "customer-tier" }   # attribute = header
+//! cache-ttl = "1m"                # these four have these values if absent
+//! cache-entries = 10000
+//! timeout = "200ms"
+//! on-slow = "skip"                # or "wait", or "dead-letter"
+//!
+//! [[rules]]
 //! sample = 0.01                   # one record in a hundred, chosen by identity
 //! to = "canary"
 //!
@@ -38,6 +56,21 @@
 //! Conditions on a header: `equals`, `one-of`, `prefix`, `glob` (`*`, `?`, `\` escapes), `exists`, `not`.
 //! Several of them on one header must all hold. `not` also holds where the header is absent; add
 //! `exists = true` if it must be there.
+//!
+//! An expression (CEL) sees `headers` (a map), `key` and `payload` (JSON, or null where it is none or has more than
+//! [`MAX_EXPR_PAYLOAD`] bytes). It must hold beside the conditions, and is looked at only where they do. Where it
+//! has no truth value, as when it asks for a header that is absent, it does not hold: ask `has(headers.x)` first. Its cost is
+//! bounded when the table is loaded: length, nodes, depth, no loop within a loop; `map`, `filter` and `matches` are left out.
+//!
+//! `spill-after` is the owner's choice between waiting and going on. Without it (the default) a record that its
+//! destination does not take blocks its shard until it is taken. With it, a record that has been on the
+//! inbound stream for that long and that the destination has just refused, or not answered for, for whatever reason
+//! (throttling, credentials and keys included), goes to the dead letters for that destination, and its shard goes on: later
+//! records of its key may then be stored before it is put again.
+//!
+//! A look-up adds headers before anything else is changed. An item or attribute that is not there adds none, nor does
+//! a record that does not say its key. When the table does not answer in time, `skip` goes on without
+//! the headers, `wait` lets the shard wait, `dead-letter` puts the record away for the destinations of that rule.
 //!
 //! A sample is chosen by the record's identity: a record that comes again is in the same, and a share of 0.1 is
 //! part of any share of 0.5. With `first-match`, rules with 0.1 and 0.5 in a row thus get 10 % and 40 %.
@@ -53,24 +86,37 @@
 
 mod compile;
 mod condition;
+mod duration;
 mod editor;
+pub mod enrich;
 mod error;
 mod explain;
+mod expr;
 mod glob;
 mod json;
 mod route;
 mod schema;
 mod source;
+mod subject;
 pub mod transform;
+
+use std::time::Duration;
 
 use bytestring::ByteString;
 
 pub use compile::{MAX_DESTINATIONS, MAX_HEADER_NAMES, MAX_RULES, MAX_STREAM_NAME};
 pub use editor::json_schema;
+pub use enrich::{Enrich, OnSlow};
 pub use error::Error;
-pub use explain::{Condition, Explanation, Fields, Place, Sample, Step, Verdict, explain};
-pub use route::{Destinations, route};
+pub use explain::{
+    Condition, Explanation, Expression, Fields, Place, Sample, Step, Verdict, explain, explain_subject,
+};
+pub use expr::{MAX_EXPR_CHARS, MAX_EXPR_DEPTH, MAX_EXPR_NODES, MAX_EXPR_PAYLOAD, MAX_EXPRS};
+pub(crate) use route::route_pairs;
+pub use route::{Destinations, route, route_subject};
 pub use schema::Mode;
+pub use source::{Format, fingerprint};
+pub use subject::Subject;
 pub use transform::Transform;
 
 /// A compiled route table. Immutable: a reload makes a new one.
@@ -88,6 +134,7 @@ pub struct RouteTable {
     words: usize,
     destinations: Vec<Destination>,
     streams: Vec<ByteString>,
+    lookups: Vec<Enrich>,
 }
 
 impl RouteTable {
@@ -117,9 +164,23 @@ impl RouteTable {
         rule.and_then(|rule| rule.name.clone()).unwrap_or_else(|| number.to_string())
     }
 
-    /// Whether some rule, or the default, sends records to the dead letters.
+    /// Whether records may go to the dead letters because a rule, or the default, says so: at once, because their
+    /// destination takes nothing for too long, or because a look-up is slow.
     pub fn uses_dead_letters(&self) -> bool {
-        self.default.dead_letter || self.rules.iter().any(|rule| rule.action.dead_letter)
+        self.default.dead_letter
+            || self.rules.iter().any(|rule| rule.action.dead_letter)
+            || self.destinations.iter().any(|destination| destination.spill_after.is_some())
+            || self.lookups.iter().any(|lookup| lookup.on_slow == OnSlow::DeadLetter)
+    }
+
+    /// Every look-up that rules make, each once.
+    pub fn lookups(&self) -> &[Enrich] {
+        &self.lookups
+    }
+
+    /// Whether records are routed by the headers that they came with, so that nothing else of them is looked at.
+    pub fn by_headers_alone(&self) -> bool {
+        self.derive.is_empty() && self.rules.iter().all(|rule| rule.expr.is_none())
     }
 
     /// How many of the matching rules apply.
@@ -137,4 +198,9 @@ pub struct Destination {
     pub stream_index: usize,
     /// Changes to headers and payload.
     pub transform: Transform,
+    /// The look-up whose answer is added to the headers first, by its place in [`RouteTable::lookups`].
+    pub lookup: Option<usize>,
+    /// How long after its arrival on the inbound stream a record that this stream does not take goes to the
+    /// dead letters; `None` means never: its shard waits.
+    pub spill_after: Option<Duration>,
 }

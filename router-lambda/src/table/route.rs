@@ -4,18 +4,37 @@ use headworks_record::{Creation, Headers, headers};
 
 use super::compile::{DESTINATION_WORDS, MAX_HEADER_NAMES, RULE_WORDS};
 use super::schema::Mode;
+use super::subject::Subject;
 use super::{Destination, RouteTable, json};
 
-/// Where a record with these headers goes. Allocates nothing.
+/// Where a record with these headers goes. Allocates nothing, unless an expression must be evaluated.
 ///
 /// Of a header that stands several times, the first one counts. The creation context decides whether the
-/// record is in a rule's sample; without one it is in none.
+/// record is in a rule's sample; without one it is in none. To expressions the key is empty and the payload null.
 pub fn route<'t>(headers: &Headers, table: &'t RouteTable) -> Destinations<'t> {
-    let values = table.values(headers.iter());
+    route_subject(&Subject::headers(headers), table)
+}
+
+/// Where a record goes, expressions over its key and payload included.
+pub fn route_subject<'t>(subject: &Subject<'_>, table: &'t RouteTable) -> Destinations<'t> {
+    let values = table.values(subject.headers.iter());
     let mut matching = [0u64; RULE_WORDS];
     table.matching(&values, &mut matching);
-    table.sample(headers.creation(), &mut matching);
-    table.apply(&matching)
+    table.sample(subject.headers.creation(), &mut matching);
+    table.apply(&matching, subject)
+}
+
+/// Where a record goes that is not decoded: its headers are given one by one, in order. Only for tables that
+/// [route by headers alone](RouteTable::by_headers_alone).
+pub(crate) fn route_pairs<'t, 'h>(
+    pairs: impl Iterator<Item = (&'h str, &'h str)>,
+    creation: &Creation,
+    table: &'t RouteTable,
+) -> Destinations<'t> {
+    let mut matching = [0u64; RULE_WORDS];
+    table.matching(&table.values(pairs), &mut matching);
+    table.sample(Some(creation), &mut matching);
+    table.apply(&matching, &Subject::headers(&Headers::new()))
 }
 
 /// Where an identity lies among all that there can be. The same for every rule, table and version of
@@ -98,12 +117,15 @@ impl RouteTable {
         }
     }
 
-    fn apply(&self, matching: &[u64; RULE_WORDS]) -> Destinations<'_> {
+    fn apply(&self, matching: &[u64; RULE_WORDS], subject: &Subject<'_>) -> Destinations<'_> {
         let mut set = [0; DESTINATION_WORDS];
         let mut first = None;
         let mut buried = None;
         for index in bits(*matching) {
             let rule = &self.rules[index];
+            if rule.expr.as_ref().is_some_and(|expr| !expr.holds(subject).unwrap_or(false)) {
+                continue;
+            }
             first = first.or(Some(index));
             unite(&mut set, &rule.action.destinations);
             if rule.action.dead_letter {

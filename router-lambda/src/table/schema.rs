@@ -6,6 +6,8 @@ use std::marker::PhantomData;
 use serde::de::value::MapAccessDeserializer;
 use serde::de::{Deserialize, Deserializer, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
 
+use super::enrich::Written;
+
 /// How many of the matching rules apply.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Deserialize, serde::Serialize)]
 #[serde(rename_all = "kebab-case")]
@@ -50,6 +52,8 @@ pub(super) struct Rule {
     /// Header name to condition; all must hold.
     #[serde(default)]
     pub(super) when: Entries<Condition>,
+    /// An expression that must hold as well.
+    pub(super) expr: Option<String>,
     /// The share of the records, by identity, that it matches.
     pub(super) sample: Option<f64>,
     /// Destination streams.
@@ -72,6 +76,10 @@ pub(super) struct Rule {
     pub(super) rename: Entries<String>,
     /// Changes to the payload on the way.
     pub(super) payload: Option<Fields>,
+    /// Headers that a DynamoDB table knows.
+    pub(super) enrich: Option<Written>,
+    /// How old a record may get before it goes to the dead letters, when its destination takes nothing.
+    pub(super) spill_after: Option<String>,
 }
 
 /// Where records go that no rule matches.
@@ -91,6 +99,8 @@ pub(super) struct Fallback {
     #[serde(default)]
     pub(super) rename: Entries<String>,
     pub(super) payload: Option<Fields>,
+    pub(super) enrich: Option<Written>,
+    pub(super) spill_after: Option<String>,
 }
 
 /// Changes to a payload that is a JSON object. Fields are named by JSON pointers.
@@ -118,21 +128,25 @@ pub(super) struct Does<'a> {
     pub(super) remove: &'a Names,
     pub(super) rename: &'a Entries<String>,
     pub(super) payload: Option<&'a Fields>,
+    pub(super) enrich: Option<&'a Written>,
+    pub(super) spill_after: Option<&'a str>,
 }
 
 impl Rule {
     pub(super) fn does(&self) -> Does<'_> {
-        let Self { to, drop, dead_letter, set, remove, rename, payload, .. } = self;
+        let Self { to, drop, dead_letter, set, remove, rename, payload, enrich, spill_after, .. } = self;
         let (drop, dead_letter, payload) = (*drop, *dead_letter, payload.as_ref());
-        Does { to, drop, dead_letter, set, remove, rename, payload }
+        let (enrich, spill_after) = (enrich.as_ref(), spill_after.as_deref());
+        Does { to, drop, dead_letter, set, remove, rename, payload, enrich, spill_after }
     }
 }
 
 impl Fallback {
     pub(super) fn does(&self) -> Does<'_> {
-        let Self { to, drop, dead_letter, set, remove, rename, payload } = self;
+        let Self { to, drop, dead_letter, set, remove, rename, payload, enrich, spill_after } = self;
         let (drop, dead_letter, payload) = (*drop, *dead_letter, payload.as_ref());
-        Does { to, drop, dead_letter, set, remove, rename, payload }
+        let (enrich, spill_after) = (enrich.as_ref(), spill_after.as_deref());
+        Does { to, drop, dead_letter, set, remove, rename, payload, enrich, spill_after }
     }
 }
 

@@ -10,19 +10,47 @@ use super::error::Error;
 use super::schema::{Document, Entries, Fallback, Rule};
 use super::{RouteTable, compile};
 
+/// In what a table is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Format {
+    /// TOML.
+    Toml,
+    /// JSON.
+    Json,
+}
+
+impl Format {
+    /// By the ending of a file's or an object's name.
+    pub fn of_name(name: &str) -> Option<Self> {
+        match Path::new(name).extension()?.to_str()? {
+            "toml" => Some(Format::Toml),
+            "json" => Some(Format::Json),
+            _ => None,
+        }
+    }
+
+    /// By the text, where no name tells: no table in TOML begins with a brace.
+    pub fn of_text(text: &str) -> Self {
+        if text.trim_start().starts_with('{') { Format::Json } else { Format::Toml }
+    }
+}
+
 impl RouteTable {
     /// Reads and compiles a file; its name ends in `.toml` or `.json`.
     pub fn load(path: impl AsRef<Path>) -> Result<Self, Error> {
         let path = path.as_ref();
-        let read = || {
-            std::fs::read_to_string(path)
-                .map_err(|source| Error::Unreadable { path: path.to_owned(), source })
-        };
         let name = path.display().to_string();
-        match path.extension().and_then(|extension| extension.to_str()) {
-            Some("toml") => Self::named_toml(&read()?, name),
-            Some("json") => Self::named_json(&read()?, name),
-            _ => Err(Error::UnknownFormat { path: path.to_owned() }),
+        let format = Format::of_name(&name).ok_or_else(|| Error::UnknownFormat { path: path.to_owned() })?;
+        let text = std::fs::read_to_string(path)
+            .map_err(|source| Error::Unreadable { path: path.to_owned(), source })?;
+        Self::parse(&text, format, name)
+    }
+
+    /// Compiles a table; `name` is what messages call it.
+    pub fn parse(text: &str, format: Format, name: impl Into<String>) -> Result<Self, Error> {
+        match format {
+            Format::Toml => Self::named_toml(text, name.into()),
+            Format::Json => Self::named_json(text, name.into()),
         }
     }
 
@@ -97,8 +125,8 @@ impl RouteTable {
     }
 }
 
-/// A cryptographic hash of the text.
-fn fingerprint(text: &str) -> String {
+/// What tells a table's text from any other: a cryptographic hash.
+pub fn fingerprint(text: &str) -> String {
     Creation::derive(&[text.as_bytes()], 0).trace_id.to_string()
 }
 

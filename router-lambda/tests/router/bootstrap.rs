@@ -13,7 +13,7 @@ use headworks_record::Record;
 use headworks_record::aggregate::{Decoded, decode};
 use headworks_router::dead_letter::Letter;
 use tokio::process::{Child, Command};
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 use tokio::time::timeout;
 
 const BOOTSTRAP: &str = env!("CARGO_BIN_EXE_bootstrap");
@@ -35,8 +35,12 @@ fn program(stack: &Stack, extra: &[(&str, &str)]) -> Function {
 }
 
 async fn create(stack: &Stack, streams: &[&str]) {
+    create_with(stack, streams, 2).await;
+}
+
+pub(crate) async fn create_with(stack: &Stack, streams: &[&str], shards: i32) {
     for stream in streams {
-        stack.kinesis().create_stream().stream_name(*stream).shard_count(2).send().await.unwrap();
+        stack.kinesis().create_stream().stream_name(*stream).shard_count(shards).send().await.unwrap();
         let active = async {
             loop {
                 let summary =
@@ -52,23 +56,34 @@ async fn create(stack: &Stack, streams: &[&str]) {
     }
 }
 
-async fn read(stack: &Stack, stream: &str) -> Vec<Record> {
+/// The data of every Kinesis record, shard by shard.
+pub(crate) async fn read_blobs(stack: &Stack, stream: &str) -> Vec<Bytes> {
     let client = stack.kinesis();
-    let mut records = Vec::new();
+    let mut blobs = Vec::new();
     for shard in client.list_shards().stream_name(stream).send().await.unwrap().shards() {
         let from = aws_sdk_kinesis::types::ShardIteratorType::TrimHorizon;
         let iterator = client.get_shard_iterator().stream_name(stream).shard_id(shard.shard_id());
-        let iterator = iterator.shard_iterator_type(from).send().await.unwrap().shard_iterator;
-        let got = client.get_records().set_shard_iterator(iterator).send().await.unwrap();
-        for kinesis in got.records() {
-            let Decoded::Aggregate(aggregate) =
-                decode(&Bytes::copy_from_slice(kinesis.data().as_ref())).unwrap()
-            else {
-                panic!("records with headers are always aggregated")
-            };
-            assert_eq!(aggregate.origins().count(), aggregate.len());
-            records.extend(aggregate.members().map(|member| member.to_record().unwrap()));
+        let mut iterator = iterator.shard_iterator_type(from).send().await.unwrap().shard_iterator;
+        loop {
+            let got = client.get_records().set_shard_iterator(iterator).send().await.unwrap();
+            blobs.extend(got.records().iter().map(|found| Bytes::copy_from_slice(found.data().as_ref())));
+            if got.records().is_empty() {
+                break;
+            }
+            iterator = got.next_shard_iterator;
         }
+    }
+    blobs
+}
+
+async fn read(stack: &Stack, stream: &str) -> Vec<Record> {
+    let mut records = Vec::new();
+    for blob in read_blobs(stack, stream).await {
+        let Decoded::Aggregate(aggregate) = decode(&blob).unwrap() else {
+            panic!("records with headers are always aggregated")
+        };
+        assert_eq!(aggregate.origins().count(), aggregate.len());
+        records.extend(aggregate.members().map(|member| member.to_record().unwrap()));
     }
     records
 }
@@ -278,9 +293,11 @@ struct Api {
     address: String,
     /// An invocation was asked for that there is not.
     asked: Arc<Notify>,
-    /// Kinesis was called; it waits for `answer`.
+    /// Kinesis was called; it answers when it may.
     called: Arc<Notify>,
-    answer: Arc<Notify>,
+    answer: watch::Sender<bool>,
+    /// The function has answered.
+    answered: Arc<Notify>,
     /// What the function answered.
     response: Arc<Mutex<Option<Bytes>>>,
 }
@@ -292,9 +309,10 @@ impl Api {
 
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap().to_string();
-        let [asked, called, answer] = [(); 3].map(|()| Arc::new(Notify::new()));
+        let [asked, called, answered] = [(); 3].map(|()| Arc::new(Notify::new()));
+        let answer = watch::Sender::new(false);
         let response = Arc::new(Mutex::new(None));
-        let api = Self { address, asked, called, answer, response };
+        let api = Self { address, asked, called, answer, answered, response };
 
         let (event, asked) = (Arc::new(Mutex::new(event)), Arc::clone(&api.asked));
         let next = move || {
@@ -311,21 +329,22 @@ impl Api {
                 (headers, event)
             }
         };
-        let (called, answer) = (Arc::clone(&api.called), Arc::clone(&api.answer));
+        let (called, answer) = (Arc::clone(&api.called), api.answer.subscribe());
         let kinesis = move || {
-            let (called, answer) = (Arc::clone(&called), Arc::clone(&answer));
+            let (called, mut answer) = (Arc::clone(&called), answer.clone());
             async move {
                 called.notify_one();
-                answer.notified().await;
+                answer.wait_for(|open| *open).await.unwrap();
                 (
                     StatusCode::BAD_REQUEST,
                     r#"{"__type":"ResourceNotFoundException","message":"no such stream"}"#,
                 )
             }
         };
-        let response = Arc::clone(&api.response);
+        let (response, answered) = (Arc::clone(&api.response), Arc::clone(&api.answered));
         let respond = move |body: Bytes| {
             *response.lock().unwrap() = Some(body);
+            answered.notify_one();
             async { StatusCode::ACCEPTED }
         };
         let server = axum::Router::new()
@@ -337,10 +356,14 @@ impl Api {
     }
 
     fn spawn(&self) -> Child {
+        self.spawn_with(&format!("http://{}", self.address))
+    }
+
+    fn spawn_with(&self, kinesis: &str) -> Child {
         let mut command = bare();
         in_lambda(&mut command, &self.address);
         command
-            .env("AWS_ENDPOINT_URL_KINESIS", format!("http://{}", self.address))
+            .env("AWS_ENDPOINT_URL_KINESIS", kinesis)
             .env("AWS_ACCESS_KEY_ID", ACCESS_KEY)
             .env("AWS_SECRET_ACCESS_KEY", SECRET_KEY);
         command.spawn().unwrap()
@@ -368,10 +391,70 @@ async fn sigterm_lets_the_invocation_in_flight_finish() {
     let mut child = api.spawn();
     timeout(PATIENCE, api.called.notified()).await.unwrap();
     terminate(&child).await;
-    api.answer.notify_one();
+    api.answer.send_replace(true);
     let status = timeout(PATIENCE, child.wait()).await.unwrap().unwrap();
     assert!(status.success(), "{status}");
     // A missing stream is poison, and there is no bucket: reported as failed, not lost.
     let response = api.response.lock().unwrap().take();
     assert_eq!(response.as_deref(), Some(&br#"{"batchItemFailures":[{"itemIdentifier":"7"}]}"#[..]));
+}
+
+/// The largest event that Lambda hands over, in bytes (AWS Lambda Developer Guide, quotas).
+const LARGEST_EVENT: usize = 6 * 1024 * 1024;
+
+/// An event of that size, of aggregates of 100 KiB, and how many records are in it.
+fn largest_event(payload: usize) -> (Bytes, usize) {
+    use base64::Engine as _;
+    let (mut text, mut count) = (r#"{"Records":["#.to_owned(), 0);
+    let data = "x".repeat(payload);
+    loop {
+        let per = 100 * 1024 / (payload + 90);
+        let records: Vec<Record> = (0..per)
+            .map(|i| record(&format!("session-{}", (count + i) % 1000), ["click", "other"][i % 2], &data))
+            .collect();
+        let blob = base64::engine::general_purpose::STANDARD.encode(aggregate(&records));
+        let found = serde_json::json!({
+            "kinesis": {
+                "kinesisSchemaVersion": "1.0", "partitionKey": "hw/shardId-000000000000/0",
+                "sequenceNumber": format!("{}", 1000 + count), "data": blob,
+                "approximateArrivalTimestamp": 1_790_000_000.5,
+            },
+            "eventSource": "aws:kinesis", "eventVersion": "1.0", "eventID": "shardId-000000000000:7",
+            "eventName": "aws:kinesis:record", "invokeIdentityArn": "arn:aws:iam::0:role/r",
+            "awsRegion": "us-east-1", "eventSourceARN": "arn:aws:kinesis:us-east-1:000000000000:stream/inbound",
+        });
+        let found = found.to_string();
+        if text.len() + found.len() + 3 > LARGEST_EVENT {
+            text.push_str("]}");
+            return (text.into(), count);
+        }
+        if count > 0 {
+            text.push(',');
+        }
+        text.push_str(&found);
+        count += per;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_largest_event_fits_into_the_smallest_function() {
+    for payload in [1000, 60] {
+        let stack = headworks_local::start().await.unwrap();
+        create(&stack, &["orders", "payments", "clicks", "default"]).await;
+        let (event, count) = largest_event(payload);
+        assert!(event.len() > LARGEST_EVENT - 150 * 1024, "{}", event.len());
+        let api = Api::start(Some(event)).await;
+        let mut child = api.spawn_with(&stack.kinesis_endpoint());
+        timeout(PATIENCE, api.answered.notified()).await.unwrap();
+        let response = api.response.lock().unwrap().take();
+        assert_eq!(response.as_deref(), Some(&br#"{"batchItemFailures":[]}"#[..]));
+        let status = std::fs::read_to_string(format!("/proc/{}/status", child.id().unwrap())).unwrap();
+        let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
+        let kib: usize = peak.trim().trim_end_matches(" kB").parse().unwrap();
+        eprintln!("{count} records of {payload} bytes: peak {} MiB", kib / 1024);
+        assert!(kib <= 128 * 1024, "{kib} KiB at its peak");
+        assert_eq!(read(&stack, "clicks").await.len() + read(&stack, "default").await.len(), count);
+        child.kill().await.unwrap();
+        stack.shutdown().await.unwrap();
+    }
 }

@@ -10,8 +10,10 @@ use bytes::Bytes;
 use headworks_record::aggregate::{Builder, MAGIC, Origin};
 use headworks_record::{Creation, HashRange, Record, Shard};
 use headworks_router::dead_letter::{self, DeadLetters, Letter};
-use headworks_router::{Event, Invocation, KinesisRecord, ListShards, Outbound, RouteTable, Router, Trouble};
-use headworks_writer::{CallError, Fault, Put};
+use headworks_router::{
+    Event, Invocation, KinesisRecord, ListShards, Load, Outbound, RouteTable, Router, Trouble,
+};
+use headworks_writer::{CallError, Fault};
 use md5::{Digest, Md5};
 use tokio::time::Instant;
 
@@ -46,12 +48,14 @@ impl Streams {
 
 #[async_trait]
 impl Outbound for Streams {
-    async fn put(&self, stream: &str, puts: Vec<Put>, _until: Instant) -> Vec<Result<(), Trouble>> {
+    async fn put(&self, stream: &str, loads: Vec<Load>, _until: Instant) -> Vec<Result<(), Trouble>> {
         if self.silent.contains(&stream) {
             std::future::pending::<()>().await;
         }
         let mut stored = self.stored.lock().unwrap();
-        puts.into_iter()
+        loads
+            .into_iter()
+            .flat_map(|load| load.into_puts().unwrap())
             .map(|put| {
                 assert!(put.deadline.is_some());
                 (self.script)(stream, &put.record)?;

@@ -6,8 +6,18 @@ mod bootstrap;
 #[cfg(test)]
 mod common;
 #[cfg(test)]
+mod enrich;
+#[cfg(test)]
 mod handler;
 #[cfg(test)]
+mod letters;
+#[cfg(test)]
+mod passthrough;
+#[cfg(test)]
+mod pressure;
+#[cfg(test)]
 mod progress;
+#[cfg(test)]
+mod reload;
 #[cfg(test)]
 mod table;

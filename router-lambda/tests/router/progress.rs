@@ -18,7 +18,7 @@ use crate::common::{
 
 /// Entries in memory.
 #[derive(Default)]
-struct Memory {
+pub(crate) struct Memory {
     entries: Mutex<HashMap<(String, ByteString), Entry>>,
     reads: AtomicU32,
     writes: AtomicU32,
@@ -225,12 +225,17 @@ async fn a_dead_letter_keeps_every_reason_when_its_batch_comes_again() {
 
 /// The table `progress`, as its documentation wants it.
 pub(crate) async fn create_table(client: &aws_sdk_dynamodb::Client) {
+    create_keyed(client, "progress", "lane").await;
+}
+
+/// A table with this hash key, a string.
+pub(crate) async fn create_keyed(client: &aws_sdk_dynamodb::Client, table: &str, key: &str) {
     use aws_sdk_dynamodb::types::{
         AttributeDefinition, BillingMode, KeySchemaElement, KeyType, ScalarAttributeType,
     };
-    let key = KeySchemaElement::builder().attribute_name("lane").key_type(KeyType::Hash).build().unwrap();
-    let kind = AttributeDefinition::builder().attribute_name("lane").attribute_type(ScalarAttributeType::S);
-    let create = client.create_table().table_name("progress").key_schema(key);
+    let schema = KeySchemaElement::builder().attribute_name(key).key_type(KeyType::Hash).build().unwrap();
+    let kind = AttributeDefinition::builder().attribute_name(key).attribute_type(ScalarAttributeType::S);
+    let create = client.create_table().table_name(table).key_schema(schema);
     let create = create.attribute_definitions(kind.build().unwrap()).billing_mode(BillingMode::PayPerRequest);
     create.send().await.unwrap();
 }

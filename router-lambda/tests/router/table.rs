@@ -2,9 +2,14 @@
 
 use std::collections::BTreeSet;
 
+use std::sync::Arc;
+
 use bytes::Bytes;
-use headworks_record::{Creation, Headers};
-use headworks_router::table::{self, RouteTable, Verdict, explain, route};
+use headworks_record::{Creation, Headers, PartitionKey, Record};
+use headworks_router::Router;
+use headworks_router::table::{
+    self, RouteTable, Subject, Verdict, explain, explain_subject, route, route_subject,
+};
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
@@ -183,6 +188,34 @@ fn bad_tables_are_refused_with_line_reason_and_remedy() {
             "two fields of one object",
         ),
         ("\n[[rules]]\nto = \"s\"\npayload.rename.\"/a/c\" = \"c\"\n", 2, "to the name that it has"),
+        ("\n[[rules]]\nto = \"s\"\nspill-after = \"5\"\n", 2, "spill-after is \"5\""),
+        ("\n[[rules]]\ndrop = true\nspill-after = \"5m\"\n", 2, "what else to do"),
+        (
+            "\n[[rules]]\nexpr = \"ky == 'a'\"\nto = \"s\"\n",
+            2,
+            "an expression knows headers, key and payload",
+        ),
+        ("\n[[rules]]\nexpr = \"\"\nto = \"s\"\n", 2, "its expression is not understood"),
+        (
+            "\n[[rules]]\nto = \"s\"\nenrich = { table = \"ab\", key = \"k\", key-from = \"h\", attributes = { a = \"b\" } }\n",
+            2,
+            "is no table's name",
+        ),
+        (
+            "\n[[rules]]\nto = \"s\"\nenrich = { table = \"abc\", key = \"k\", key-from = \"/~\", attributes = { a = \"b\" } }\n",
+            2,
+            "the JSON pointer",
+        ),
+        (
+            "\n[[rules]]\nto = \"s\"\nenrich = { table = \"abc\", key = \"k\", key-from = \"h\", attributes = { a = \"hw-b\" } }\n",
+            2,
+            "reserved",
+        ),
+        (
+            "\n[[rules]]\nto = \"s\"\nenrich = { table = \"abc\", key = \"k\", key-from = \"h\", attributes = { a = \"b\" }, timeout = \"1h\" }\n",
+            2,
+            "give from 10ms to 10s",
+        ),
         ("\n\n[derive]\nType = \"/a\"\n", 3, "for example to \"type\""),
         ("\n\n[derive]\ntype = \"/~a\"\n", 3, "neither 0 nor 1"),
         ("\n[[rules]]\nwhen.type = \"a\"\nto = \"s p\"\n", 2, "\"s p\" is no stream name"),
@@ -399,6 +432,7 @@ fn the_schema_for_editors_is_up_to_date_and_knows_every_key() {
         (json!({ "rules": [{ "?": 1 }] }), "/$defs/rule/properties"),
         (json!({ "default": { "?": 1 } }), "/$defs/default/properties"),
         (json!({ "default": { "payload": { "?": 1 } } }), "/$defs/payload/properties"),
+        (json!({ "default": { "enrich": { "?": 1 } } }), "/$defs/enrich/properties"),
         (json!({ "rules": [{ "when": { "a": { "?": 1 } } }] }), "/$defs/condition/anyOf/1/properties"),
     ] {
         let error = RouteTable::from_json(&table.to_string()).unwrap_err().to_string();
@@ -444,6 +478,7 @@ type Sent = BTreeSet<(String, Vec<(String, String)>, String)>;
 
 #[derive(Debug, Clone)]
 struct Sample {
+    key: String,
     headers: Headers,
     data: String,
 }
@@ -513,6 +548,12 @@ fn interpret(table: &Value, sample: &Sample) -> (Sent, bool) {
     for rule in table["rules"].as_array().unwrap() {
         let when = rule["when"].as_object().unwrap();
         let sampled = rule["sample"].as_f64().is_none_or(|share| place(&headers) < share);
+        if rule
+            .get("~expr")
+            .is_some_and(|tree| truth(tree, &headers, &sample.key, parsed.as_ref()) != Some(true))
+        {
+            continue;
+        }
         if !sampled || !when.iter().all(|(name, condition)| holds(condition, headers.get(name))) {
             continue;
         }
@@ -526,6 +567,77 @@ fn interpret(table: &Value, sample: &Sample) -> (Sent, bool) {
         add(&table["default"]);
     }
     (sent, buried)
+}
+
+/// What an expression tree says of a record; `None`: it has no truth value.
+fn truth(tree: &Value, headers: &Headers, key: &str, payload: Option<&Value>) -> Option<bool> {
+    let text = |place: usize| tree[place].as_str().unwrap();
+    let of = |place: usize| truth(&tree[place], headers, key, payload);
+    match text(0) {
+        "has" => Some(headers.get(text(1)).is_some()),
+        "is" => headers.get(text(1)).map(|value| value == text(2)),
+        "key" => Some(key.starts_with(text(1))),
+        "longer" => headers.get(text(1)).map(|value| value.len() as u64 > tree[2].as_u64().unwrap()),
+        // A field of what is no object, or of no JSON at all, has no value.
+        "field" => match payload? {
+            Value::Object(object) => object.get(text(1)).map(|value| *value == tree[2]),
+            _ => None,
+        },
+        "not" => of(1).map(|value| !value),
+        // The side that decides makes up for one that has no value, whichever comes first.
+        "and" => match (of(1), of(2)) {
+            (Some(false), _) | (_, Some(false)) => Some(false),
+            (a, b) => a.zip(b).map(|(a, b)| a && b),
+        },
+        _ => match (of(1), of(2)) {
+            (Some(true), _) | (_, Some(true)) => Some(true),
+            (a, b) => a.zip(b).map(|(a, b)| a || b),
+        },
+    }
+}
+
+/// An expression tree as CEL.
+fn cel(tree: &Value) -> String {
+    let text = |place: usize| tree[place].as_str().unwrap();
+    match text(0) {
+        "has" => format!("has(headers.{})", text(1)),
+        "is" => format!("headers.{} == '{}'", text(1), text(2)),
+        "key" => format!("key.startsWith('{}')", text(1)),
+        "longer" => format!("size(headers.{}) > {}", text(1), tree[2]),
+        "field" => format!("payload.{} == {}", text(1), tree[2]),
+        "not" => format!("!({})", cel(&tree[1])),
+        "and" => format!("({} && {})", cel(&tree[1]), cel(&tree[2])),
+        _ => format!("({} || {})", cel(&tree[1]), cel(&tree[2])),
+    }
+}
+
+fn trees() -> impl Strategy<Value = Value> {
+    let leaf = prop_oneof![
+        "[abc]".prop_map(|name| json!(["has", name])),
+        ("[abc]", "[ab]{0,2}").prop_map(|(name, value)| json!(["is", name, value])),
+        "k[0-2]".prop_map(|start| json!(["key", start])),
+        ("[abc]", 0..3u8).prop_map(|(name, size)| json!(["longer", name, size])),
+        ("[pq]", prop_oneof![(0..20i64).prop_map(|v| json!(v)), Just(json!(true)), Just(json!("a"))])
+            .prop_map(|(name, value)| json!(["field", name, value])),
+    ];
+    leaf.prop_recursive(3, 8, 2, |inner| {
+        prop_oneof![
+            inner.clone().prop_map(|tree| json!(["not", tree])),
+            (inner.clone(), inner.clone()).prop_map(|(a, b)| json!(["and", a, b])),
+            (inner.clone(), inner).prop_map(|(a, b)| json!(["or", a, b])),
+        ]
+    })
+}
+
+/// The table as it is written down: expression trees as CEL.
+fn written(table: &Value) -> Value {
+    let mut table = table.clone();
+    for rule in table["rules"].as_array_mut().unwrap() {
+        if let Some(tree) = rule.as_object_mut().unwrap().remove("~expr") {
+            rule["expr"] = cel(&tree).into();
+        }
+    }
+    table
 }
 
 fn strings(value: &Value) -> Vec<String> {
@@ -625,9 +737,13 @@ fn action() -> impl Strategy<Value = Value> {
 
 fn tables() -> impl Strategy<Value = Value> {
     let sample = prop::option::weighted(0.2, prop_oneof![Just(0.25), Just(0.5), Just(1.0)]);
-    let rule = (prop::collection::btree_map("[abc]", condition(), 1..3), sample, action())
-        .prop_map(|(when, sample, mut rule)| {
+    let expr = prop::option::weighted(0.15, trees());
+    let rule = (prop::collection::btree_map("[abc]", condition(), 1..3), expr, sample, action())
+        .prop_map(|(when, expr, sample, mut rule)| {
             rule["when"] = json!(when);
+            if let Some(tree) = expr {
+                rule["~expr"] = tree;
+            }
             if let Some(sample) = sample {
                 rule["sample"] = json!(sample);
             }
@@ -664,9 +780,9 @@ fn payloads() -> impl Strategy<Value = String> {
 }
 
 fn samples() -> impl Strategy<Value = Sample> {
-    (any_headers(), any::<[u8; 18]>(), payloads()).prop_map(|(mut headers, random, data)| {
+    (any_headers(), any::<[u8; 18]>(), payloads(), "k[0-3]").prop_map(|(mut headers, random, data, key)| {
         headers.set_creation(Creation::mint(1_790_000_000_000, random));
-        Sample { headers, data }
+        Sample { key, headers, data }
     })
 }
 
@@ -687,24 +803,35 @@ proptest! {
     fn every_record_goes_precisely_where_the_table_says(
         table in tables(), records in prop::collection::vec(samples(), 1..20),
     ) {
-        let compiled = match RouteTable::from_json(&table.to_string()) {
+        let text = written(&table);
+        let compiled = match RouteTable::from_json(&text.to_string()) {
             Ok(compiled) => compiled,
             Err(error) => {
                 // Only what the documentation says is refused.
                 let text = error.to_string();
                 let known = ["in different forms", "lies within the other", "it is not kept",
-                    "the name that it has", "are renamed to"];
+                    "the name that it has", "are renamed to", "nodes", "opening brackets"];
                 prop_assert!(known.iter().any(|reason| text.contains(reason)), "{}", text);
                 return Ok(());
             }
         };
-        let from_toml = RouteTable::from_toml(&toml::to_string(&table).unwrap()).unwrap();
-        for sample in records {
-            let (expected, buried) = interpret(&table, &sample);
+        let from_toml = RouteTable::from_toml(&toml::to_string(&text).unwrap()).unwrap();
+        let mut everywhere: Vec<(String, Sample)> = Vec::new();
+        let mut letters = 0;
+        for sample in &records {
+            let (expected, buried) = interpret(&table, sample);
+            letters += usize::from(buried || expected.iter().any(|(_, _, data)| data == "refused"));
+            for (stream, pairs, data) in expected.iter().filter(|(_, _, data)| data != "refused") {
+                let mut headers = Headers::new();
+                headers.set_creation(*sample.headers.creation().unwrap());
+                pairs.iter().for_each(|(name, value)| headers.set(name.clone(), value.clone()).unwrap());
+                everywhere.push((stream.clone(), Sample { key: sample.key.clone(), headers, data: data.clone() }));
+            }
             for compiled in [&compiled, &from_toml] {
                 let mut headers = sample.headers.clone();
                 compiled.derive(&mut headers, sample.data.as_bytes()).unwrap();
-                let destinations = route(&headers, compiled);
+                let subject = Subject { headers: &headers, key: &sample.key, data: sample.data.as_bytes() };
+                let destinations = route_subject(&subject, compiled);
                 let sent: Sent = destinations.iter().map(|d| {
                     let (mut changed, mut data) = (headers.clone(), Bytes::from(sample.data.clone()));
                     let text = match d.transform.apply(&mut changed, &mut data) {
@@ -729,14 +856,80 @@ proptest! {
                 prop_assert_eq!(destinations.is_dropped(), expected.is_empty() && !buried);
                 let distinct: BTreeSet<&str> = destinations.streams().collect();
                 prop_assert_eq!(distinct.len(), destinations.len());
-                let explanation = explain(&headers, compiled);
+                let explanation = explain_subject(&subject, compiled);
                 prop_assert_eq!(explanation.destinations.len(), destinations.len());
                 prop_assert_eq!(explanation.default, destinations.rule().is_none());
                 prop_assert_eq!(explanation.dead_letter.is_some(), buried);
                 prop_assert_eq!(explanation.dropped, destinations.is_dropped());
             }
         }
+        handled(&text.to_string(), &records, everywhere, letters)?;
     }
+}
+
+/// One invocation over all the records, in aggregates of three: each destination gets each record precisely once,
+/// in order, in its form, and what can go nowhere is in the dead letters.
+fn handled(
+    text: &str,
+    records: &[Sample],
+    expected: Vec<(String, Sample)>,
+    letters: usize,
+) -> Result<(), TestCaseError> {
+    let all: Vec<Record> = records
+        .iter()
+        .map(|sample| Record {
+            key: PartitionKey::new(sample.key.clone()).unwrap(),
+            explicit_hash_key: None,
+            headers: sample.headers.clone(),
+            data: sample.data.clone().into(),
+        })
+        .collect();
+    let event = crate::common::event(all.chunks(3).map(crate::common::aggregate).collect());
+    let streams = Arc::new(crate::common::Streams::new(|_, _| Ok(())));
+    let dead = Arc::new(crate::common::Letters::default());
+    let table = Arc::new(RouteTable::from_json(text).unwrap());
+    let router =
+        Router::new(table, streams.clone(), dead.clone(), Arc::new(crate::common::Shards::default()));
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+    let report =
+        runtime.block_on(async { router.handle(&event, &crate::common::invocation()).await }).unwrap();
+    prop_assert_eq!(report.failed, None);
+    prop_assert_eq!(dead.keys().len(), letters);
+    let form = |key: &str, headers: &Headers, data: &[u8]| {
+        let mut pairs: Vec<String> = headers.iter().map(|(n, v)| format!("{n}={v}")).collect();
+        pairs.sort();
+        // Where a payload is changed its fields keep their order, the reference's are sorted.
+        let unsorted = std::str::from_utf8(data).unwrap();
+        let sorted = serde_json::from_slice::<Value>(data).map_or(unsorted.to_owned(), |v| v.to_string());
+        (key.to_owned(), *headers.creation().unwrap(), pairs, sorted)
+    };
+    let mut streams_seen = BTreeSet::new();
+    for (stream, _) in &expected {
+        if !streams_seen.insert(stream.clone()) {
+            continue;
+        }
+        let wanted: Vec<_> = expected
+            .iter()
+            .filter(|(name, _)| name == stream)
+            .map(|(_, sample)| form(&sample.key, &sample.headers, sample.data.as_bytes()))
+            .collect();
+        let found: Vec<_> =
+            streams.records(stream).iter().map(|r| form(r.key.as_str(), &r.headers, &r.data)).collect();
+        prop_assert_eq!(found, wanted, "{}", stream);
+    }
+    let stored: usize = streams.stored.lock().unwrap().values().map(Vec::len).sum();
+    prop_assert_eq!(stored, expected.len(), "nothing else is put anywhere");
+    // Where the record's payload is not for the rule to change, it is the very same bytes.
+    for (record, _) in
+        streams.stored.lock().unwrap().iter().flat_map(|(name, all)| match name.starts_with('v') {
+            true => &[][..],
+            false => &all[..],
+        })
+    {
+        let source = records.iter().find(|sample| sample.headers.creation() == record.headers.creation());
+        prop_assert_eq!(&record.data[..], source.unwrap().data.as_bytes());
+    }
+    Ok(())
 }
 
 #[test]
@@ -745,11 +938,12 @@ fn the_random_tables_are_worth_comparing() {
     let mut runner = proptest::test_runner::TestRunner::deterministic();
     let mut accepted: Vec<String> = Vec::new();
     for _ in 0..400 {
-        let text = tables().new_tree(&mut runner).unwrap().current().to_string();
+        let text = written(&tables().new_tree(&mut runner).unwrap().current()).to_string();
         accepted.extend(RouteTable::from_json(&text).is_ok().then_some(text));
     }
     assert!(accepted.len() > 150, "{} of 400 are accepted", accepted.len());
-    for key in ["derive", "sample", "rename", "payload", "keep", "drop", "dead-letter", "set", "all-matches"]
+    for key in
+        ["derive", "expr", "sample", "rename", "payload", "keep", "drop", "dead-letter", "set", "all-matches"]
     {
         let count = accepted.iter().filter(|text| text.contains(&format!("\"{key}\""))).count();
         assert!(count > 20, "{key}: {count} of {}", accepted.len());

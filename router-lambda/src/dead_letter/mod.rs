@@ -1,11 +1,23 @@
 //! Records that can never get through: kept in S3, whole, before their position is given up.
 
+mod bucket;
+mod list;
+mod redrive;
+
 use async_trait::async_trait;
-use aws_sdk_s3::error::{DisplayErrorContext, ProvideErrorMetadata as _};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+pub use bucket::Bucket;
+pub use list::{Filter, Page, Stored, list, show};
+pub use redrive::{Options, Outcome, Redriven, Summary, Target, redrive};
+
+/// What the keys of dead letters begin with.
+pub const PREFIX: &str = "dead-letters/";
+/// What the keys of letters begin with whose records were put again.
+pub const REDRIVEN_PREFIX: &str = "redriven/";
 
 /// The version of the JSON object that this crate writes.
 pub const LETTER_VERSION: u32 = 1;
@@ -68,8 +80,8 @@ impl Letter {
     pub fn key(&self) -> String {
         let Position { stream, shard, sequence_number, sub_sequence_number, .. } = &self.origin;
         match sub_sequence_number {
-            Some(sub) => format!("dead-letters/{stream}/{shard}/{sequence_number}-{sub}.json"),
-            None => format!("dead-letters/{stream}/{shard}/{sequence_number}-all.json"),
+            Some(sub) => format!("{PREFIX}{stream}/{shard}/{sequence_number}-{sub}.json"),
+            None => format!("{PREFIX}{stream}/{shard}/{sequence_number}-all.json"),
         }
     }
 }
@@ -83,7 +95,8 @@ fn from_base64<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Bytes, D::E
     STANDARD.decode(text).map(Bytes::from).map_err(serde::de::Error::custom)
 }
 
-/// Why a dead letter was not written. Its record is then reported as failed: the shard waits.
+/// Why a dead letter was not written or read. A record whose letter is not written is reported as failed: the
+/// shard waits.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
@@ -112,6 +125,42 @@ pub enum Error {
         /// What S3 said.
         reason: String,
     },
+    /// The bucket cannot be read or listed.
+    #[error(
+        "s3://{bucket}/{key} cannot be read: {reason}; check the bucket and the permissions s3:ListBucket and s3:GetObject"
+    )]
+    Unreadable {
+        /// The bucket.
+        bucket: String,
+        /// The object's key, or what the keys begin with.
+        key: String,
+        /// What S3 said.
+        reason: String,
+    },
+    /// There is no such object.
+    #[error("there is no dead letter s3://{bucket}/{key}; it may have been redriven")]
+    Missing {
+        /// The bucket.
+        bucket: String,
+        /// The object's key.
+        key: String,
+    },
+    /// The object is none of ours.
+    #[error(
+        "the object {key} is not a dead letter of version {LETTER_VERSION}: {reason}; remove it by hand if it is not needed"
+    )]
+    NotALetter {
+        /// The object's key.
+        key: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// It cannot be put back on its way as it is.
+    #[error("{reason}")]
+    NotRedrivable {
+        /// Why.
+        reason: String,
+    },
     /// Time ran out.
     #[error("the dead letter {key} was not written before the function's deadline")]
     Deadline {
@@ -127,13 +176,17 @@ impl Error {
             Error::NotConfigured => "dead-letters-not-configured",
             Error::Encoding { .. } => "dead-letter-encoding",
             Error::Storage { .. } => "dead-letter-not-written",
+            Error::Unreadable { .. } => "dead-letter-unreadable",
+            Error::Missing { .. } => "dead-letter-missing",
+            Error::NotALetter { .. } => "dead-letter-invalid",
+            Error::NotRedrivable { .. } => "dead-letter-not-redrivable",
             Error::Deadline { .. } => "dead-letter-deadline",
         }
     }
 
-    /// Whether the letter may be written later: an operator can mend all of it.
+    /// Whether the same may succeed later: an operator can mend most of it.
     pub fn is_retryable(&self) -> bool {
-        true
+        !matches!(self, Error::Missing { .. } | Error::NotALetter { .. } | Error::NotRedrivable { .. })
     }
 }
 
@@ -152,47 +205,6 @@ pub struct NoDeadLetters;
 impl DeadLetters for NoDeadLetters {
     async fn write(&self, _letter: &Letter) -> Result<(), Error> {
         Err(Error::NotConfigured)
-    }
-}
-
-/// An S3 bucket.
-#[derive(Debug, Clone)]
-pub struct Bucket {
-    client: aws_sdk_s3::Client,
-    name: String,
-}
-
-impl Bucket {
-    /// The bucket of this name.
-    pub fn new(client: aws_sdk_s3::Client, name: impl Into<String>) -> Self {
-        Self { client, name: name.into() }
-    }
-}
-
-#[async_trait]
-impl DeadLetters for Bucket {
-    async fn write(&self, letter: &Letter) -> Result<(), Error> {
-        let key = letter.key();
-        let body = serde_json::to_vec(letter)
-            .map_err(|error| Error::Encoding { key: key.clone(), reason: error.to_string() })?;
-        let request = self
-            .client
-            .put_object()
-            .bucket(&self.name)
-            .key(&key)
-            .content_type("application/json")
-            .body(body.into());
-        match request.send().await {
-            Ok(_) => Ok(()),
-            Err(error) => {
-                let reason = match (error.code(), error.message()) {
-                    (Some(code), Some(message)) => format!("{code}: {message}"),
-                    (Some(code), None) => code.to_owned(),
-                    _ => DisplayErrorContext(&error).to_string(),
-                };
-                Err(Error::Storage { bucket: self.name.clone(), key, reason })
-            }
-        }
     }
 }
 

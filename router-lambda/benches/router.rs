@@ -1,0 +1,227 @@
+//! What a record costs the router, against the floor that the formats force on anyone: MD5 of the blob and of each
+//! key, SHA-256 of what is signed when it is put.
+//!
+//! An event of 6 MB goes from its JSON text to stored records, through the real client, into a sink on the same
+//! machine. CPU time is that of every thread of the process but the sink's; the floor is measured in the same run,
+//! on the bytes that were put. Prints one JSON object per figure and line on stdout, and talks on stderr.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    missing_docs,
+    unreachable_pub,
+    reason = "a bench fails by panicking"
+)]
+
+#[path = "router/cold.rs"]
+mod cold;
+#[path = "router/cpu.rs"]
+mod cpu;
+#[path = "router/sink.rs"]
+mod sink;
+
+use std::alloc::System;
+use std::hint::black_box;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use base64::Engine as _;
+use bytes::Bytes;
+use headworks_record::aggregate::Builder;
+use headworks_record::{Creation, Headers, Record};
+use headworks_router::{
+    EXAMPLE_ROUTES, Event, Invocation, KinesisShards, NoDeadLetters, RouteTable, Router, Writers, route,
+    writer_config,
+};
+use headworks_telemetry::RecordTracer;
+use md5::{Digest, Md5};
+use serde_json::json;
+use sha2::Sha256;
+use stats_alloc::{INSTRUMENTED_SYSTEM, Region, StatsAlloc};
+use tokio::time::Instant;
+
+use crate::sink::Sink;
+
+#[global_allocator]
+static ALLOCATOR: &StatsAlloc<System> = &INSTRUMENTED_SYSTEM;
+
+/// What Lambda hands over at most.
+const EVENT_BYTES: usize = 6 * 1024 * 1024;
+const AGGREGATE_BYTES: usize = 100 * 1024;
+
+/// Events of one kind: how many destinations their records part to, and how large payloads are.
+struct Case {
+    name: &'static str,
+    ways: usize,
+    payload: usize,
+}
+
+const CASES: [Case; 4] = [
+    Case { name: "pass-through", ways: 1, payload: 200 },
+    Case { name: "two-way", ways: 2, payload: 200 },
+    Case { name: "ten-way", ways: 10, payload: 200 },
+    Case { name: "many-tiny-records", ways: 2, payload: 20 },
+];
+
+fn main() {
+    // `cargo test --benches` runs this too, to see that it works.
+    let quick = std::env::args().any(|arg| arg == "--test") || !std::env::args().any(|arg| arg == "--bench");
+    routing(if quick { 1_000 } else { 3_000_000 });
+    for case in &CASES {
+        whole(case, if quick { 0 } else { 2_000_000_000 });
+    }
+    let sink = Sink::start();
+    let (event, _) = event(&Case { name: "cold", ways: 2, payload: 200 }, 50_000);
+    let mut starts: Vec<f64> = (0..if quick { 1 } else { 21 }).map(|_| cold::start(&sink, &event)).collect();
+    starts.sort_by(f64::total_cmp);
+    figure("cold-start", "cold_start_ms", starts[starts.len() / 2], "ms", None);
+}
+
+fn figure(case: &str, metric: &str, value: f64, unit: &str, floor: Option<f64>) {
+    let line = json!({
+        "part": "router", "case": case, "metric": metric, "value": value, "unit": unit,
+        "against": floor.map(|_| "floor"), "against_value": floor, "ratio": floor.map(|floor| value / floor),
+    });
+    println!("{line}");
+}
+
+/// `route()` alone, with the example's table and a record's usual headers.
+fn routing(times: u64) {
+    let table = RouteTable::from_toml(EXAMPLE_ROUTES).unwrap();
+    let kinds = ["order.placed", "payment.failed", "page.view", "cart.add", "click", "login"];
+    let all: Vec<Headers> = kinds
+        .iter()
+        .map(|kind| {
+            let mut headers = Headers::new();
+            headers.set("source", "web").unwrap();
+            headers.set("type", *kind).unwrap();
+            headers
+        })
+        .collect();
+    let begun = cpu::now();
+    for i in 0..times {
+        black_box(route(black_box(&all[i as usize % all.len()]), &table).len());
+    }
+    let each = (cpu::now() - begun) as f64 / times as f64;
+    figure("route", "cpu_ns_per_record", each, "ns", None);
+}
+
+/// An event's JSON text, and its records as blobs with their keys.
+fn event(case: &Case, bytes: usize) -> (String, Vec<(Bytes, Vec<String>)>) {
+    let mut text = r#"{"Records":["#.to_owned();
+    let mut blobs = Vec::new();
+    let mut count = 0usize;
+    loop {
+        let mut builder = Builder::new();
+        let mut keys = Vec::new();
+        while builder.len() < AGGREGATE_BYTES - case.payload - 200 {
+            let mut random = [0; 18];
+            random[..8].copy_from_slice(&(count as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15).to_be_bytes());
+            random[10..].copy_from_slice(&(count as u64 + 1).to_be_bytes());
+            let key = format!("session-{:08}", count % 5000);
+            let record = Record::builder(key.clone())
+                .unwrap()
+                .header("type", format!("t{}", count % case.ways))
+                .unwrap()
+                .header("source", "web")
+                .unwrap()
+                .creation(Creation::mint(1_790_000_000_000, random))
+                .data(vec![b'x'; case.payload])
+                .build();
+            builder.push(&record);
+            keys.push(key);
+            count += 1;
+        }
+        let blob = builder.finish();
+        let found = json!({
+            "kinesis": {
+                "kinesisSchemaVersion": "1.0", "partitionKey": "hw/shardId-000000000000/0",
+                "sequenceNumber": format!("496700000000000000000000000000000000000000000000{:08}", blobs.len()),
+                "data": base64::engine::general_purpose::STANDARD.encode(&blob),
+                "approximateArrivalTimestamp": 1_790_000_000.5,
+            },
+            "eventSource": "aws:kinesis", "eventVersion": "1.0", "eventID": "shardId-000000000000:7",
+            "eventName": "aws:kinesis:record", "invokeIdentityArn": "arn:aws:iam::000000000000:role/r",
+            "awsRegion": "us-east-1", "eventSourceARN": "arn:aws:kinesis:us-east-1:000000000000:stream/inbound",
+        });
+        let found = found.to_string();
+        if !blobs.is_empty() && text.len() + found.len() + 3 > bytes {
+            text.push_str("]}");
+            return (text, blobs);
+        }
+        if !blobs.is_empty() {
+            text.push(',');
+        }
+        text.push_str(&found);
+        blobs.push((blob, keys));
+    }
+}
+
+fn table(ways: usize) -> RouteTable {
+    let rules: String =
+        (1..ways).map(|i| format!("[[rules]]\nwhen.type = \"t{i}\"\nto = \"out-{i}\"\n")).collect();
+    RouteTable::from_toml(&format!("{rules}[default]\nto = \"out-0\"\n")).unwrap()
+}
+
+/// An event from its text to stored records, over and over for so much CPU time.
+fn whole(case: &Case, budget_ns: u64) {
+    let sink = Sink::start();
+    let (text, blobs) = event(case, EVENT_BYTES);
+    let records: usize = blobs.iter().map(|(_, keys)| keys.len()).sum();
+    let bytes: usize = blobs.iter().map(|(blob, _)| blob.len()).sum();
+    eprintln!(
+        "{}: an event of {} bytes, {} aggregates, {records} records",
+        case.name,
+        text.len(),
+        blobs.len()
+    );
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let _entered = runtime.enter();
+    let writers = Writers::new(sink.client(), writer_config(), RecordTracer::disabled()).unwrap();
+    let shards = KinesisShards::new(sink.client());
+    let router =
+        Router::new(Arc::new(table(case.ways)), Arc::new(writers), Arc::new(NoDeadLetters), Arc::new(shards));
+    let once = || {
+        let event = Event::parse(text.as_bytes()).unwrap();
+        let invocation = Invocation { deadline: Instant::now() + Duration::from_secs(60), request_id: None };
+        let report = runtime.block_on(router.handle(&event, &invocation)).unwrap();
+        assert!(report.failed.is_none(), "{:?}", report.failed);
+        assert_eq!(report.counts.stored as usize, records);
+    };
+    // Writers start, connections open.
+    once();
+
+    sink.signed.store(0, Ordering::Relaxed);
+    let region = Region::new(ALLOCATOR);
+    let begun = cpu::now();
+    let mut times = 0;
+    while times == 0 || cpu::now() - begun < budget_ns {
+        once();
+        times += 1;
+    }
+    let spent = (cpu::now() - begun) as f64;
+    let allocated = region.change();
+    let each = spent / (times * records) as f64;
+    let signed = sink.signed.load(Ordering::Relaxed) as usize / times;
+
+    let body = vec![b'x'; signed];
+    let begun = cpu::now();
+    for _ in 0..times {
+        for (blob, keys) in &blobs {
+            black_box(Md5::digest(blob));
+            for key in keys {
+                black_box(Md5::digest(key));
+            }
+        }
+        black_box(Sha256::digest(&body));
+    }
+    let floor = (cpu::now() - begun) as f64 / (times * records) as f64;
+    eprintln!("{}: {times} events, {signed} bytes signed per event", case.name);
+    figure(case.name, "cpu_ns_per_record", each, "ns", Some(floor));
+    let mb_per_s = |ns: f64| bytes as f64 / records as f64 / ns * 1e3;
+    figure(case.name, "mb_per_s_per_core", mb_per_s(each), "MB/s", Some(mb_per_s(floor)));
+    let per_record = allocated.allocations as f64 / (times * records) as f64;
+    // Those of the sink are among them, a few for each call.
+    figure(case.name, "allocations_per_record", per_record, "1", None);
+}
