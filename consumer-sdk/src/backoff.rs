@@ -23,7 +23,7 @@ impl Backoff {
     /// together do not try again together.
     pub(crate) fn next_delay(&mut self) -> Duration {
         let bound = self.delays.next().unwrap_or(self.max);
-        rand::random_range(Duration::ZERO..=bound)
+        crate::random::range(Duration::ZERO..=bound)
     }
 
     /// Begins again with the shortest delay: something succeeded.

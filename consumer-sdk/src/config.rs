@@ -15,8 +15,55 @@ pub enum Undecodable {
     /// Stop the consumer with an error that names the record. Nothing is skipped.
     #[default]
     Stop,
-    /// Deliver the whole Kinesis record as one record without headers, and count it.
+    /// Deliver the whole Kinesis record as one record without headers, and count it. One without a usable
+    /// partition key gets its sequence number as the key.
     DeliverRaw,
+    /// Write the whole Kinesis record to the dead letters, count it and go on.
+    DeadLetter,
+}
+
+/// What happens when a handler has failed at every attempt.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub enum OnFailure {
+    /// Stop the consumer in front of the batch. Nothing is skipped.
+    #[default]
+    Stop,
+    /// Find the records that fail, by halving the batch, write each of them to the dead letters, and go on.
+    /// The position moves after a letter is written, never before; where it cannot be written, the shard
+    /// waits.
+    DeadLetter,
+}
+
+/// When a handler's progress is written to the lease.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub enum Checkpointing {
+    /// Behind the handler's back, at most [`Config::checkpoint_interval`] late.
+    #[default]
+    Periodic,
+    /// After each batch, before the next one is handed over.
+    PerBatch,
+    /// When the handler says so, through [`Checkpoints`](crate::Checkpoints). The end of a shard is written
+    /// when [`Handler::close`](crate::Handler::close) returns.
+    Manual,
+}
+
+/// How a stream's shards are read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub enum Reading {
+    /// By enhanced fan-out; where that is not possible (no permission for it, or the stream has as many
+    /// consumers as it may have), by polling, which is told by a warning and in
+    /// [`ShardStatus::polled`](crate::ShardStatus::polled).
+    #[default]
+    FanOutOrPolling,
+    /// By enhanced fan-out only.
+    FanOut,
+    /// By polling. Each shard gives five reads and 2 MB a second to all who poll it; the consumers of one
+    /// process keep to that together. A start at [`Start::Latest`] becomes durable with the first record
+    /// instead of at once.
+    Polling,
 }
 
 /// How often a handler that failed is asked again before the consumer stops.
@@ -50,6 +97,10 @@ pub struct Config {
     pub worker_id: String,
     /// The fan-out consumer. Default: registered under the application's name.
     pub consumer: ConsumerId,
+    /// How shards are read. Default: by fan-out where that is possible.
+    pub reading: Reading,
+    /// How long a reader that polls waits when it is at the newest record. Default 1 s, at least 200 ms.
+    pub poll_interval: Duration,
     /// The lease table. Default: the application's name.
     pub lease_table: String,
     /// The heartbeat table. Default: the application's name and `-workers`.
@@ -67,7 +118,9 @@ pub struct Config {
     /// How often this worker gives a sign of life and looks at those of the others. Default 500 ms; at
     /// most a quarter of `take_over_after`.
     pub heartbeat_interval: Duration,
-    /// How often the leases are read when nothing calls for it. Default 5 s.
+    /// How often the leases are read when nothing calls for it: workers tell each other of changes through
+    /// their heartbeats. Leases of owners without one, such as KCL workers, are read at least four times in
+    /// `foreign_take_over_after`. Default 60 s.
     pub lease_scan_interval: Duration,
     /// How often the stream's shards are compared with the leases. Default 60 s.
     pub shard_sync_interval: Duration,
@@ -106,8 +159,18 @@ pub struct Config {
     /// [`Status::identities_forgotten`](crate::Status::identities_forgotten) counts; their repeats are
     /// delivered. Default 1,000,000.
     pub dedup_max_identities: usize,
-    /// What happens when a handler fails.
+    /// How often a handler that fails is tried again.
     pub handler_retry: HandlerRetry,
+    /// What happens when it has failed at every attempt. Dead letters need
+    /// [`Builder::dead_letters`](crate::Builder::dead_letters). Default: the consumer stops.
+    pub on_failure: OnFailure,
+    /// When a handler's progress is written. Default: periodically.
+    pub checkpointing: Checkpointing,
+    /// How many handlers work on one shard at the same time, each on its own partition keys: the order of
+    /// records with one key is kept. The shard is checkpointed up to the first record that is not done, and
+    /// at most [`Config::max_unacknowledged`] records lie behind it. Default 1, at most 256; more than 1
+    /// needs periodic checkpoints.
+    pub parallelism: usize,
     /// What happens with aggregates of other writers that have a member outside the shard.
     pub foreign: Foreign,
     /// What happens with a Kinesis record that cannot be taken apart.
@@ -120,8 +183,10 @@ impl Config {
         let application = application.into();
         Self {
             stream: stream.into(),
-            worker_id: format!("worker-{:016x}", rand::random::<u64>()),
+            worker_id: format!("worker-{}", crate::random::name()),
             consumer: ConsumerId::Name(application.clone()),
+            reading: Reading::default(),
+            poll_interval: Duration::from_secs(1),
             lease_table: application.clone(),
             worker_table: format!("{application}-workers"),
             application,
@@ -129,7 +194,7 @@ impl Config {
             take_over_after: Duration::from_secs(2),
             foreign_take_over_after: Duration::from_secs(20),
             heartbeat_interval: Duration::from_millis(500),
-            lease_scan_interval: Duration::from_secs(5),
+            lease_scan_interval: Duration::from_secs(60),
             shard_sync_interval: Duration::from_secs(60),
             checkpoint_interval: Duration::from_secs(1),
             drain_timeout: Duration::from_secs(30),
@@ -143,6 +208,9 @@ impl Config {
             dedup_window: Duration::from_secs(60),
             dedup_max_identities: 1_000_000,
             handler_retry: HandlerRetry::default(),
+            on_failure: OnFailure::default(),
+            checkpointing: Checkpointing::default(),
+            parallelism: 1,
             foreign: Foreign::default(),
             undecodable: Undecodable::default(),
         }
@@ -196,6 +264,7 @@ impl Config {
         span("drain_timeout", self.drain_timeout, ms(100), most)?;
         span("startup_timeout", self.startup_timeout, ms(100), most)?;
         span("call_timeout", self.call_timeout, ms(100), Duration::from_secs(300))?;
+        span("poll_interval", self.poll_interval, ms(200), Duration::from_secs(60))?;
         // Sooner, the service refuses the new subscription; later, it has ended the old one.
         span("resubscribe_after", self.resubscribe_after, Duration::from_secs(6), Duration::from_secs(299))?;
         span("inactivity_timeout", self.inactivity_timeout, ms(500), most)?;
@@ -203,6 +272,13 @@ impl Config {
         count("dedup_max_identities", self.dedup_max_identities, 1, 100_000_000)?;
         span("handler_retry.max_delay", self.handler_retry.max_delay, self.handler_retry.min_delay, most)?;
         count("handler_retry.attempts", self.handler_retry.attempts as usize, 1, 1_000_000)?;
+        count("parallelism", self.parallelism, 1, 256)?;
+        if self.parallelism > 1 && self.checkpointing != Checkpointing::Periodic {
+            let reason = "needs periodic checkpoints: positions of handlers that work side by side are not \
+                          in order; set `checkpointing` to `Periodic` or `parallelism` to 1";
+            let given = self.parallelism.to_string();
+            return Err(ConfigError::bad("parallelism", &given, reason.to_owned()));
+        }
         count("max_batch_records", self.max_batch_records, 1, 1_000_000)?;
         count("read_ahead_bytes", self.read_ahead_bytes, 64 << 10, 1 << 30)?;
         count("max_unacknowledged", self.max_unacknowledged, 1, 10_000_000)
@@ -222,6 +298,14 @@ pub enum ConfigError {
         value: String,
         /// What is wrong with it and what is accepted.
         reason: String,
+    },
+    /// Dead letters are asked for and have no place to go.
+    #[error(
+        "{setting} is to write dead letters and there is no place for them; pass one to the builder's `dead_letters` method"
+    )]
+    NoDeadLetters {
+        /// The setting.
+        setting: &'static str,
     },
     /// A client is missing.
     #[error("no {client} client was given; pass one to the builder's `{method}` method")]
@@ -249,7 +333,7 @@ impl ConfigError {
     }
 }
 
-fn name(field: &'static str, text: &str, least: usize, most: usize) -> Result<(), ConfigError> {
+pub(crate) fn name(field: &'static str, text: &str, least: usize, most: usize) -> Result<(), ConfigError> {
     let legal = text.bytes().all(|b| b.is_ascii_alphanumeric() || b"_.-".contains(&b));
     if legal && (least..=most).contains(&text.len()) {
         return Ok(());
@@ -266,7 +350,12 @@ fn arn(field: &'static str, text: &str, part: &str) -> Result<(), ConfigError> {
     Err(ConfigError::bad(field, text, reason))
 }
 
-fn span(field: &'static str, given: Duration, least: Duration, most: Duration) -> Result<(), ConfigError> {
+pub(crate) fn span(
+    field: &'static str,
+    given: Duration,
+    least: Duration,
+    most: Duration,
+) -> Result<(), ConfigError> {
     if (least..=most).contains(&given) {
         return Ok(());
     }
@@ -311,6 +400,12 @@ mod tests {
         assert!(refused(|c| c.dedup_max_identities = 0).contains("from 1"));
         assert!(refused(|c| c.heartbeat_interval = Duration::from_secs(2)).contains("500ms"));
         assert!(refused(|c| c.resubscribe_after = Duration::from_secs(300)).contains("299s"));
+        let keyed_by_hand = |c: &mut Config| {
+            c.parallelism = 4;
+            c.checkpointing = Checkpointing::Manual;
+        };
+        assert!(refused(keyed_by_hand).contains("periodic"));
+        assert!(refused(|c| c.parallelism = 257).contains("from 1 to 256"));
         assert!(refused(|c| c.max_batch_records = 0).contains("max_batch_records"));
     }
 }

@@ -10,17 +10,21 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
-use crate::config::{Config, ConfigError, HandlerRetry};
+use crate::config::{Config, ConfigError, HandlerRetry, OnFailure, Undecodable};
 use crate::coordinator::Coordinator;
+use crate::dead_letter::DeadLetters;
 use crate::dedup::Handover;
+use crate::delivery::attempts::{Attempts, Policy};
 use crate::delivery::handler::Handling;
+use crate::delivery::keyed::Keyed;
 use crate::delivery::records::{Handout, QUEUED_PARTS};
 use crate::delivery::{Delivery, Handler, Records};
+use crate::effects::{Committer, Effects, IDENTITY, Identities, Transacting};
 use crate::error::Error;
 use crate::fanout::registration::consumer_arn;
 use crate::handle::{Handle, Phase, ShardGauge, Status};
 use crate::lease::heartbeat::{Changes, Heartbeat};
-use crate::lease::{LeaseStore, Table};
+use crate::lease::{LeaseStore, Table, answered};
 use crate::position::Start;
 use crate::shard::Context;
 use crate::streams::{ConsumerId, Kinesis, Streams};
@@ -74,6 +78,8 @@ pub struct Consumer {
     config: Arc<Config>,
     streams: Arc<dyn Streams>,
     store: Arc<dyn LeaseStore>,
+    letters: Option<Arc<dyn DeadLetters>>,
+    dynamodb: Option<aws_sdk_dynamodb::Client>,
     tracer: RecordTracer,
     handle: Handle,
 }
@@ -96,18 +102,76 @@ impl Consumer {
 
     /// Runs until `shutdown`, which finishes what is in hand, checkpoints and releases the leases.
     ///
-    /// `factory` makes one handler for each shard that this worker reads, and another one after a panic.
+    /// `factory` makes one handler for each shard that this worker reads ([`Config::parallelism`] handlers,
+    /// where that is more than one), and another one after a panic.
     pub async fn run<H, F>(self, factory: F, shutdown: CancellationToken) -> Result<Summary, Error>
     where
         H: Handler,
         F: Fn(&ShardId) -> H + Send + Sync + 'static,
     {
         let factory = Arc::new(factory);
-        let (retry, tracer) = (self.config.handler_retry, self.tracer.clone());
+        let (policy, tracer, config) = (self.policy(), self.tracer.clone(), self.config.clone());
+        let attempts = move |shard: &ShardId, gauge: &ShardGauge| {
+            let (factory, policy) = (factory.clone(), policy.clone());
+            Attempts::new(factory, shard.clone(), policy, tracer.clone(), gauge.clone())
+        };
+        if config.parallelism == 1 {
+            let make = move |shard: &ShardId, gauge: &ShardGauge| {
+                Handling::new(attempts(shard, gauge), config.checkpointing)
+            };
+            return self.run_with(make, shutdown).await;
+        }
         let make = move |shard: &ShardId, gauge: &ShardGauge| {
-            Handling::new(factory.clone(), shard.clone(), retry, tracer.clone(), gauge.clone())
+            let lanes = (0..config.parallelism).map(|_| attempts(shard, gauge)).collect();
+            Keyed::new(lanes, config.max_unacknowledged)
         };
         self.run_with(make, shutdown).await
+    }
+
+    /// Runs like [`Consumer::run`], and commits what records do to DynamoDB tables in one transaction with the
+    /// checkpoint, so that each record has its effects exactly once; see [`effects`](crate::effects).
+    ///
+    /// The tables of the effects and the identity table, which is made if it is missing, have to be in the
+    /// account and region of the client given to [`Builder::dynamodb`]. [`Config::parallelism`] and
+    /// [`Config::checkpointing`] mean nothing here.
+    pub async fn run_exactly_once<E, F>(
+        self,
+        factory: F,
+        identities: Identities,
+        shutdown: CancellationToken,
+    ) -> Result<Summary, Error>
+    where
+        E: Effects,
+        F: Fn(&ShardId) -> E + Send + Sync + 'static,
+    {
+        identities.validate()?;
+        let Some(client) = self.dynamodb.clone() else {
+            return Err(ConfigError::MissingClient { client: "DynamoDB", method: "dynamodb" }.into());
+        };
+        let leases = Table::new(client.clone(), &self.config.lease_table, &self.config.worker_table);
+        let prepared = tokio::select! {
+            biased;
+            prepared = leases.prepare_identities(&identities.table, IDENTITY) => prepared,
+            () = shutdown.cancelled() => Ok(()),
+        };
+        prepared?;
+        let (policy, tracer, factory) = (self.policy(), self.tracer.clone(), Arc::new(factory));
+        let committer = Committer { client, leases, identities, call_timeout: self.config.call_timeout };
+        let make = move |shard: &ShardId, gauge: &ShardGauge| {
+            let (factory, policy) = (factory.clone(), policy.clone());
+            Transacting::new(factory, shard.clone(), policy, committer.clone(), tracer.clone(), gauge.clone())
+        };
+        self.run_with(make, shutdown).await
+    }
+
+    fn policy(&self) -> Arc<Policy> {
+        Arc::new(Policy {
+            application: self.config.application.clone(),
+            retry: self.config.handler_retry,
+            on_failure: self.config.on_failure,
+            letters: self.letters.clone(),
+            call_timeout: self.config.call_timeout,
+        })
     }
 
     /// Runs in the background and hands out records to be acknowledged.
@@ -137,12 +201,13 @@ impl Consumer {
         let heartbeat = Heartbeat {
             store: self.store.clone(),
             worker: self.config.worker_id.clone(),
-            incarnation: format!("{:016x}", rand::random::<u64>()),
+            incarnation: crate::random::name(),
             interval: self.config.heartbeat_interval,
             limit: (self.config.deliver_for() / 3).min(self.config.call_timeout),
             changes: changes.clone(),
         };
         let started = tokio::select! {
+            biased;
             started = self.prepare(&heartbeat) => started?,
             () = shutdown.cancelled() => {
                 self.handle.enter(Phase::Stopped);
@@ -156,6 +221,7 @@ impl Consumer {
             config: self.config,
             streams: self.streams,
             store: self.store,
+            letters: self.letters,
             tracer: self.tracer,
             handle: self.handle,
             changes,
@@ -165,20 +231,21 @@ impl Consumer {
     }
 
     /// Tables, registration, and the first sign of life.
-    async fn prepare(&self, heartbeat: &Heartbeat) -> Result<(Arc<str>, Instant), Error> {
+    async fn prepare(&self, heartbeat: &Heartbeat) -> Result<(Option<Arc<str>>, Instant), Error> {
         let give_up = Instant::now() + self.config.startup_timeout;
         let (arn, tables) =
             tokio::join!(consumer_arn(self.streams.as_ref(), &self.config), self.tables(give_up));
         tables?;
         let arn = arn?;
         let sent = heartbeat.first(give_up).await?;
-        Ok((arn.into(), sent))
+        Ok((arn.map(Arc::from), sent))
     }
 
     async fn tables(&self, give_up: Instant) -> Result<(), Error> {
         let mut backoff = crate::backoff::Backoff::new(Duration::from_millis(100), Duration::from_secs(5));
         loop {
-            match self.store.prepare().await {
+            // Tables that take longer to be created are waited for by the next attempt.
+            match answered(self.config.call_timeout, self.store.prepare()).await {
                 Ok(()) => return Ok(()),
                 Err(error) if !error.is_retryable() || Instant::now() >= give_up => return Err(error.into()),
                 Err(error) => tracing::debug!(%error, "the tables cannot be used yet"),
@@ -205,6 +272,7 @@ pub struct Builder {
     dynamodb: Option<aws_sdk_dynamodb::Client>,
     streams: Option<Arc<dyn Streams>>,
     store: Option<Arc<dyn LeaseStore>>,
+    letters: Option<Arc<dyn DeadLetters>>,
     tracer: RecordTracer,
 }
 
@@ -217,6 +285,7 @@ impl Builder {
             dynamodb: None,
             streams: None,
             store: None,
+            letters: None,
             tracer: RecordTracer::disabled(),
         }
     }
@@ -242,6 +311,12 @@ impl Builder {
     /// Another place for leases than DynamoDB.
     pub fn lease_store(mut self, store: Arc<dyn LeaseStore>) -> Self {
         self.store = Some(store);
+        self
+    }
+
+    /// Where dead letters go; needed where [`Config::on_failure`] or [`Config::undecodable`] asks for them.
+    pub fn dead_letters(mut self, letters: Arc<dyn DeadLetters>) -> Self {
+        self.letters = Some(letters);
         self
     }
 
@@ -301,6 +376,18 @@ impl Builder {
         self
     }
 
+    /// See [`Config::on_failure`].
+    pub fn on_failure(mut self, on_failure: OnFailure) -> Self {
+        self.config.on_failure = on_failure;
+        self
+    }
+
+    /// See [`Config::parallelism`].
+    pub fn parallelism(mut self, handlers: usize) -> Self {
+        self.config.parallelism = handlers;
+        self
+    }
+
     /// See [`Config::handler_retry`].
     pub fn handler_retry(mut self, retry: HandlerRetry) -> Self {
         self.config.handler_retry = retry;
@@ -316,6 +403,14 @@ impl Builder {
     /// Checks the configuration; nothing is contacted yet.
     pub fn build(self) -> Result<Consumer, ConfigError> {
         self.config.validate()?;
+        let setting = match (&self.letters, self.config.on_failure, self.config.undecodable) {
+            (None, OnFailure::DeadLetter, _) => Some("`on_failure`"),
+            (None, _, Undecodable::DeadLetter) => Some("`undecodable`"),
+            _ => None,
+        };
+        if let Some(setting) = setting {
+            return Err(ConfigError::NoDeadLetters { setting });
+        }
         let streams = match (self.streams, self.kinesis) {
             (Some(streams), _) => streams,
             (None, Some(client)) => Arc::new(Kinesis::new(client, &self.config.stream)),
@@ -323,7 +418,7 @@ impl Builder {
                 return Err(ConfigError::MissingClient { client: "Kinesis", method: "kinesis" });
             }
         };
-        let store: Arc<dyn LeaseStore> = match (self.store, self.dynamodb) {
+        let store: Arc<dyn LeaseStore> = match (self.store, self.dynamodb.clone()) {
             (Some(store), _) => store,
             (None, Some(client)) => {
                 let (leases, workers) = (&self.config.lease_table, &self.config.worker_table);
@@ -337,6 +432,8 @@ impl Builder {
             config: Arc::new(self.config),
             streams,
             store,
+            letters: self.letters,
+            dynamodb: self.dynamodb,
             tracer: self.tracer,
             handle: Handle::new(),
         })

@@ -1,6 +1,6 @@
 //! The worker's main loop: looks at heartbeats and leases, claims and gives up shards, and drains.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,13 +20,18 @@ use crate::lease::fence::Fence;
 use crate::lease::heartbeat::Heartbeat;
 use crate::lease::liveness::Liveness;
 use crate::lease::machine::{self, Action, Leases, View, parents_done};
-use crate::lease::{self, Lease, family};
+use crate::lease::weight::Meter;
+use crate::lease::{self, Lease, answered, family};
 use crate::position::{Checkpoint, Start};
 use crate::shard::{Context, Held, Outcome, Session, Worker};
 use crate::streams::ShardFilter;
 
 /// Claims that are under way at the same time.
 const CLAIMS_AT_ONCE: usize = 16;
+
+/// How long a worker waits after giving a lease up before it gives up another for its bytes: until the new
+/// owner's load tells what that changed.
+const GIVE_EVERY: Duration = Duration::from_secs(20);
 
 /// Runs a consumer; `make` makes the delivery of a shard.
 pub(crate) struct Coordinator<M> {
@@ -35,10 +40,13 @@ pub(crate) struct Coordinator<M> {
     leases: Leases,
     liveness: Liveness,
     fence: Fence,
-    sessions: HashMap<ShardId, Session>,
+    sessions: BTreeMap<ShardId, Session>,
     tasks: JoinSet<(ShardId, Outcome)>,
     next_scan: Instant,
     next_sync: Instant,
+    meter: Meter,
+    // What was given up here, and when: it is another worker's turn.
+    given: BTreeMap<ShardId, Instant>,
 }
 
 impl<D: Delivery, M: Fn(&ShardId, &ShardGauge) -> D + Send> Coordinator<M> {
@@ -50,10 +58,12 @@ impl<D: Delivery, M: Fn(&ShardId, &ShardGauge) -> D + Send> Coordinator<M> {
             leases: Leases::new(),
             liveness: Liveness::new(config.take_over_after, config.foreign_take_over_after),
             fence: Fence::new(config.deliver_for(), sent),
-            sessions: HashMap::new(),
+            sessions: BTreeMap::new(),
             tasks: JoinSet::new(),
             next_scan: now,
             next_sync: now,
+            meter: Meter::new(now),
+            given: BTreeMap::new(),
             context,
         }
     }
@@ -107,9 +117,12 @@ impl<D: Delivery, M: Fn(&ShardId, &ShardGauge) -> D + Send> Coordinator<M> {
         let unreleased = self.drain().await;
         drop(beating);
         // A worker that says goodbye need not be waited for.
-        let limit = self.context.config.call_timeout;
-        if let Ok(Err(error)) = timeout(limit, store.retire(&beat)).await {
-            tracing::debug!(%error, "the heartbeat could not be removed; it expires by itself");
+        // Where leases are left in its name, its silence tells the others when to take them.
+        if unreleased.is_empty() {
+            let limit = self.context.config.call_timeout;
+            if let Ok(Err(error)) = timeout(limit, store.retire(&beat)).await {
+                tracing::debug!(%error, "the heartbeat could not be removed; it expires by itself");
+            }
         }
         self.context.handle.enter(Phase::Stopped);
         let summary = Summary { status: self.context.handle.status(), unreleased };
@@ -130,18 +143,21 @@ impl<D: Delivery, M: Fn(&ShardId, &ShardGauge) -> D + Send> Coordinator<M> {
         for session in self.sessions.values() {
             session.admit();
         }
-        if news || started >= self.next_scan {
+        if news {
+            // It stays due where the read fails.
+            self.next_scan = started;
+        }
+        if started >= self.next_scan {
             self.scan().await?;
         }
         if started >= self.next_sync {
             self.sync().await?;
         }
         self.publish();
+        self.weigh();
         context.handover.tidy();
 
-        // What was decided on an old observation is not carried out: meanwhile the owner may be back.
-        let fresh = started.elapsed() < config.take_over_after / 2;
-        if let Some(era) = era.filter(|_| fresh) {
+        if let Some(era) = era {
             let actions = self.decide();
             self.act(actions, era).await?;
             self.publish();
@@ -153,9 +169,15 @@ impl<D: Delivery, M: Fn(&ShardId, &ShardGauge) -> D + Send> Coordinator<M> {
         let config = &self.context.config;
         let started = Instant::now();
         let leases = answered(config.call_timeout, self.context.store.leases()).await?;
-        self.liveness.observe_leases(leases.iter(), started, Instant::now());
+        let others = leases.iter().filter(|lease| lease.owner.as_ref() != Some(&config.worker_id));
+        self.liveness.observe_leases(others, started, Instant::now());
         self.leases = leases.into_iter().map(|lease| (lease.shard.clone(), lease)).collect();
-        self.next_scan = Instant::now() + config.lease_scan_interval;
+        // Every change by a worker of ours is told through its heartbeat; an owner that has none is watched.
+        let interval = match self.liveness.has_foreign() {
+            true => config.lease_scan_interval.min(config.foreign_take_over_after / 4),
+            false => config.lease_scan_interval,
+        };
+        self.next_scan = Instant::now() + interval;
         Ok(())
     }
 
@@ -175,7 +197,7 @@ impl<D: Delivery, M: Fn(&ShardId, &ShardGauge) -> D + Send> Coordinator<M> {
             let missing = family::missing(&shards, &initial, &context.config.start, &self.leases);
             let created = !missing.is_empty();
             for lease in missing {
-                if context.store.create(&lease).await? {
+                if answered(context.config.call_timeout, context.store.create(&lease)).await? {
                     let checkpoint = lease.checkpoint.text();
                     tracing::info!(shard = %lease.shard, %checkpoint, "a lease was created");
                 }
@@ -186,7 +208,7 @@ impl<D: Delivery, M: Fn(&ShardId, &ShardGauge) -> D + Send> Coordinator<M> {
         }
         // Not in step with the other workers: the service takes few control calls per second.
         let interval = context.config.shard_sync_interval;
-        self.next_sync = Instant::now() + rand::random_range(interval / 2..=interval * 3 / 2);
+        self.next_sync = Instant::now() + crate::random::range(interval / 2..=interval * 3 / 2);
         Ok(())
     }
 
@@ -194,12 +216,17 @@ impl<D: Delivery, M: Fn(&ShardId, &ShardGauge) -> D + Send> Coordinator<M> {
         let running = self.sessions.keys().cloned().collect();
         let over = self.sessions.iter().filter(|(_, session)| session.is_over());
         let stopping = over.map(|(shard, _)| shard.clone()).collect();
+        let given = self.given.iter().filter(|(_, at)| at.elapsed() < self.context.config.take_over_after);
+        let given = given.map(|(shard, _)| shard.clone()).collect();
         machine::decide(&View {
             me: &self.context.config.worker_id,
             leases: &self.leases,
             running: &running,
             stopping: &stopping,
             liveness: &self.liveness,
+            rates: self.meter.rates(),
+            given: &given,
+            settled: self.given.values().all(|at| at.elapsed() >= GIVE_EVERY),
         })
     }
 
@@ -210,8 +237,9 @@ impl<D: Delivery, M: Fn(&ShardId, &ShardGauge) -> D + Send> Coordinator<M> {
                 Action::Claim(shard) => claims.extend(self.leases.get(&shard).cloned()),
                 Action::Release(shard) => {
                     if let Some(session) = self.sessions.get(&shard) {
-                        tracing::info!(%shard, "the lease is given up for a worker that has fewer");
+                        tracing::info!(%shard, "the lease is given up for a worker that has less to do");
                         session.stop();
+                        self.given.insert(shard, Instant::now());
                     }
                 }
                 Action::Lose(shard) => {
@@ -222,12 +250,15 @@ impl<D: Delivery, M: Fn(&ShardId, &ShardGauge) -> D + Send> Coordinator<M> {
                 }
             }
         }
+        self.keep_claimable(&mut claims).await?;
         let (context, mut refused) = (self.context.clone(), false);
         let claimed: Vec<_> = stream::iter(claims)
             .map(|seen| {
                 let context = context.clone();
+                let unseen = seen.parents.iter().filter(|parent| !self.leases.contains_key(*parent));
+                let unseen: Vec<ShardId> = unseen.cloned().collect();
                 async move {
-                    let call = context.store.claim(&seen, &context.config.worker_id);
+                    let call = claim(&context, &seen, &unseen);
                     let claimed = answered(context.config.call_timeout, call).await;
                     (seen, claimed)
                 }
@@ -246,6 +277,27 @@ impl<D: Delivery, M: Fn(&ShardId, &ShardGauge) -> D + Send> Coordinator<M> {
         }
         if refused {
             self.next_scan = Instant::now();
+        }
+        Ok(())
+    }
+
+    /// Drops the claims of leases whose owner is not dead by a consistent read of its heartbeat now, after
+    /// the leases were read.
+    async fn keep_claimable(&mut self, claims: &mut Vec<Lease>) -> Result<(), Error> {
+        let context = self.context.clone();
+        let (me, limit) = (&context.config.worker_id, context.config.call_timeout);
+        let owners: BTreeSet<String> = claims.iter().filter_map(|lease| lease.owner.clone()).collect();
+        for owner in owners.iter().filter(|owner| *owner != me) {
+            // Of one that has no heartbeat the lease's own counter tells, which the claim compares.
+            if !self.liveness.knows(owner) {
+                continue;
+            }
+            let started = Instant::now();
+            let beat = answered(limit, context.store.beat_of(owner)).await?;
+            if !self.liveness.is_still_dead(owner, beat.as_ref(), started, Instant::now()) {
+                tracing::debug!(owner, "the owner of the leases is back");
+                claims.retain(|lease| lease.owner.as_ref() != Some(owner));
+            }
         }
         Ok(())
     }
@@ -300,6 +352,14 @@ impl<D: Delivery, M: Fn(&ShardId, &ShardGauge) -> D + Send> Coordinator<M> {
         Ok(())
     }
 
+    /// Measures what the shards bring, and tells the others.
+    fn weigh(&mut self) {
+        let totals = self.sessions.iter().map(|(shard, session)| (shard, session.bytes()));
+        self.meter.measure(Instant::now(), totals);
+        self.context.changes.set_load(self.meter.total());
+        self.given.retain(|_, at| at.elapsed() < GIVE_EVERY);
+    }
+
     fn publish(&self) {
         let due: Vec<&Lease> = self
             .leases
@@ -327,8 +387,7 @@ impl<D: Delivery, M: Fn(&ShardId, &ShardGauge) -> D + Send> Coordinator<M> {
         }
         self.sessions.values().for_each(Session::lose);
         self.tasks.shutdown().await;
-        let mut unreleased: Vec<ShardId> = self.sessions.drain().map(|(shard, _)| shard).collect();
-        unreleased.sort();
+        let unreleased: Vec<ShardId> = std::mem::take(&mut self.sessions).into_keys().collect();
         for shard in &unreleased {
             tracing::warn!(%shard, "the lease could not be released in time; it will be taken over");
             self.context.handle.forget(shard);
@@ -337,15 +396,13 @@ impl<D: Delivery, M: Fn(&ShardId, &ShardGauge) -> D + Send> Coordinator<M> {
     }
 }
 
-async fn answered<T>(
-    limit: Duration,
-    call: impl Future<Output = Result<T, lease::Error>>,
-) -> Result<T, lease::Error> {
-    timeout(limit, call).await.unwrap_or_else(|_| {
-        Err(lease::Error::Unavailable {
-            operation: "a request",
-            table: "leases or heartbeats".to_owned(),
-            reason: format!("no answer within {limit:?}"),
-        })
-    })
+/// Claims a lease, unless one of the parents that were not seen is there after all: a scan reads each item
+/// at its own moment, so it may find a child and miss a parent that was created before it.
+async fn claim(context: &Context, seen: &Lease, unseen: &[ShardId]) -> Result<Lease, lease::Error> {
+    for parent in unseen {
+        if context.store.lease(parent).await?.is_some_and(|parent| !parent.checkpoint.is_end()) {
+            return Err(lease::Error::Conflict { shard: seen.shard.clone() });
+        }
+    }
+    context.store.claim(seen, &context.config.worker_id).await
 }

@@ -52,6 +52,19 @@ impl Batch {
         Self { shard, records: records.into(), end, millis_behind }
     }
 
+    /// The two halves of a batch of at least two records.
+    pub(crate) fn halves(&self) -> Option<(Self, Self)> {
+        let (left, right) = self.records.split_at(self.records.len() / 2);
+        let middle = left.last()?.position();
+        let part = |records: &[Delivered], end: Position| Self {
+            shard: self.shard.clone(),
+            records: records.into(),
+            end,
+            millis_behind: self.millis_behind,
+        };
+        Some((part(left, middle), part(right, self.end.clone())))
+    }
+
     /// The shard.
     pub fn shard(&self) -> &ShardId {
         &self.shard

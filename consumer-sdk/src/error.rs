@@ -2,8 +2,9 @@
 
 use headworks_record::ShardId;
 
+use crate::config::ConfigError;
 use crate::position::SequenceNumber;
-use crate::{lease, reader, streams};
+use crate::{dead_letter, lease, reader, streams};
 
 /// Why a consumer stopped other than by being told to.
 #[derive(Debug, thiserror::Error)]
@@ -37,6 +38,12 @@ pub enum Error {
     /// A Kinesis record cannot be delivered.
     #[error(transparent)]
     Record(#[from] reader::Error),
+    /// What was asked for needs something that the consumer was built without, or with other values.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// A dead letter cannot be written.
+    #[error(transparent)]
+    DeadLetter(#[from] dead_letter::Error),
     /// A handler failed every attempt.
     #[error(
         "the handler of {shard} failed {attempts} time(s) on the batch that begins at {sequence_number}: {source}; its position is kept, the batch comes again at the next start"
@@ -46,6 +53,21 @@ pub enum Error {
         shard: ShardId,
         /// The first record of the batch.
         sequence_number: SequenceNumber,
+        /// How often it was tried.
+        attempts: u32,
+        /// The handler's own error.
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// A handler failed to close at its shard's end.
+    #[error(
+        "the handler of {shard} failed {attempts} time(s) to close at the shard's end, after {}: {source}; the end is not checkpointed, its last records come again at the next start",
+        sequence_number.as_ref().map_or("no checkpoint", SequenceNumber::as_str)
+    )]
+    Close {
+        /// The shard.
+        shard: ShardId,
+        /// The last checkpoint.
+        sequence_number: Option<SequenceNumber>,
         /// How often it was tried.
         attempts: u32,
         /// The handler's own error.
@@ -79,7 +101,9 @@ impl Error {
             Error::Registration { .. } => "consumer-not-active",
             Error::Lease(source) => source.code(),
             Error::Record(source) => source.code(),
-            Error::Handler { .. } => "handler-failed",
+            Error::Config(source) => source.code(),
+            Error::DeadLetter(source) => source.code(),
+            Error::Handler { .. } | Error::Close { .. } => "handler-failed",
             Error::Unacknowledged { .. } => "records-unacknowledged",
             Error::Internal { .. } => "consumer-internal",
         }
@@ -89,9 +113,14 @@ impl Error {
     pub fn is_retryable(&self) -> bool {
         match self {
             Error::Stream { source, .. } => source.is_retryable(),
-            Error::Registration { .. } | Error::Handler { .. } | Error::Unacknowledged { .. } => true,
+            Error::Registration { .. }
+            | Error::Handler { .. }
+            | Error::Close { .. }
+            | Error::Unacknowledged { .. } => true,
             Error::Lease(source) => source.is_retryable(),
             Error::Record(source) => source.is_retryable(),
+            Error::Config(source) => source.is_retryable(),
+            Error::DeadLetter(source) => source.is_retryable(),
             Error::Internal { .. } => false,
         }
     }

@@ -5,10 +5,12 @@ use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
 use headworks_record::ShardId;
-use tokio::sync::watch;
+use tokio::sync::{mpsc, oneshot, watch};
 
+use crate::admin::Target;
 use crate::dedup::Dropped;
-use crate::position::Position;
+use crate::error::Error;
+use crate::position::{Checkpoint, Position};
 use crate::reader::Counts;
 use crate::sync::lock;
 
@@ -37,6 +39,8 @@ pub struct ShardStatus {
     pub millis_behind: Option<u64>,
     /// The last checkpoint written here.
     pub checkpoint: Option<Position>,
+    /// Whether the shard is read by polling.
+    pub polled: bool,
 }
 
 /// A consumer at one moment.
@@ -63,6 +67,8 @@ pub struct Status {
     pub checkpoints: u64,
     /// Attempts of handlers that failed.
     pub handler_failures: u64,
+    /// Dead letters written.
+    pub dead_letters: u64,
     /// Shards that expired before they were read to their end: their rest is lost.
     pub shards_expired: u64,
     /// Leases of this worker that are being read.
@@ -113,10 +119,12 @@ struct Inner {
     damaged: AtomicU64,
     checkpoints: AtomicU64,
     handler_failures: AtomicU64,
+    dead_letters: AtomicU64,
     shards_expired: AtomicU64,
     leases_unowned: AtomicU64,
     leases_active: AtomicU64,
     shards: Mutex<BTreeMap<ShardId, ShardStatus>>,
+    seeks: Mutex<BTreeMap<ShardId, mpsc::Sender<Seek>>>,
     changes: watch::Sender<u64>,
 }
 
@@ -134,10 +142,12 @@ impl Handle {
                 damaged: counter(),
                 checkpoints: counter(),
                 handler_failures: counter(),
+                dead_letters: counter(),
                 shards_expired: counter(),
                 leases_unowned: counter(),
                 leases_active: counter(),
                 shards: Mutex::default(),
+                seeks: Mutex::default(),
                 changes: watch::channel(0).0,
             }),
         }
@@ -162,6 +172,7 @@ impl Handle {
             damaged: read(&inner.damaged),
             checkpoints: read(&inner.checkpoints),
             handler_failures: read(&inner.handler_failures),
+            dead_letters: read(&inner.dead_letters),
             shards_expired: read(&inner.shards_expired),
             shards: lock(&inner.shards).values().cloned().collect(),
             leases_unowned: read(&inner.leases_unowned),
@@ -185,6 +196,30 @@ impl Handle {
         }
     }
 
+    /// Moves every shard that this worker reads to another place, while it runs: each shard finishes the batch
+    /// in hand, is checkpointed at its new place, and read from there, by this worker or another one. Returns
+    /// the new checkpoints. Shards that other workers read, and those that were read to their end, stay where
+    /// they are; [`admin::plan_reset`](crate::admin::plan_reset) moves those as well. Where effects are
+    /// [committed exactly once](crate::effects), records that had theirs do not have them again.
+    pub async fn seek(&self, target: Target) -> Result<Vec<(ShardId, Checkpoint)>, Error> {
+        let seeks = lock(&self.inner.seeks).clone();
+        let mut moved = Vec::with_capacity(seeks.len());
+        let mut waiting = Vec::with_capacity(seeks.len());
+        for (shard, seek) in seeks {
+            let (answer, answered) = oneshot::channel();
+            // A shard that has just ended or gone to another worker is no longer this one's to move.
+            if seek.send(Seek { target: target.clone(), answer }).await.is_ok() {
+                waiting.push((shard, answered));
+            }
+        }
+        for (shard, answered) in waiting {
+            if let Ok(checkpoint) = answered.await {
+                moved.push((shard, checkpoint?));
+            }
+        }
+        Ok(moved)
+    }
+
     pub(crate) fn enter(&self, phase: Phase) {
         let code = match phase {
             Phase::Starting => 0,
@@ -203,8 +238,13 @@ impl Handle {
     }
 
     pub(crate) fn shard(&self, shard: &ShardId) -> ShardGauge {
-        let status =
-            ShardStatus { shard: shard.clone(), delivered: 0, millis_behind: None, checkpoint: None };
+        let status = ShardStatus {
+            shard: shard.clone(),
+            delivered: 0,
+            millis_behind: None,
+            checkpoint: None,
+            polled: false,
+        };
         lock(&self.inner.shards).insert(shard.clone(), status);
         self.changed();
         ShardGauge { handle: self.clone(), shard: shard.clone() }
@@ -212,12 +252,20 @@ impl Handle {
 
     pub(crate) fn forget(&self, shard: &ShardId) {
         lock(&self.inner.shards).remove(shard);
+        lock(&self.inner.seeks).remove(shard);
         self.changed();
     }
 
     fn changed(&self) {
         self.inner.changes.send_modify(|changes| *changes = changes.wrapping_add(1));
     }
+}
+
+/// A wish to read a shard from elsewhere.
+#[derive(Debug)]
+pub(crate) struct Seek {
+    pub(crate) target: Target,
+    pub(crate) answer: oneshot::Sender<Result<Checkpoint, Error>>,
 }
 
 /// What one shard reports.
@@ -264,6 +312,33 @@ impl ShardGauge {
     pub(crate) fn handler_failed(&self) {
         self.handle.inner.handler_failures.fetch_add(1, Ordering::Relaxed);
         self.handle.changed();
+    }
+
+    /// Where wishes to read this shard from elsewhere arrive.
+    pub(crate) fn seeks(&self) -> mpsc::Receiver<Seek> {
+        let (seeks, wishes) = mpsc::channel(1);
+        lock(&self.handle.inner.seeks).insert(self.shard.clone(), seeks);
+        wishes
+    }
+
+    pub(crate) fn polled(&self) {
+        self.update(|status| status.polled = true);
+    }
+
+    /// Records that had their effects before.
+    pub(crate) fn repeated(&self, records: u64) {
+        self.handle.inner.repeats.fetch_add(records, Ordering::Relaxed);
+        self.handle.changed();
+    }
+
+    pub(crate) fn dead_lettered(&self, letters: u64) {
+        self.handle.inner.dead_letters.fetch_add(letters, Ordering::Relaxed);
+        self.handle.changed();
+    }
+
+    /// The last checkpoint written here.
+    pub(crate) fn checkpoint(&self) -> Option<Position> {
+        lock(&self.handle.inner.shards).get(&self.shard).and_then(|status| status.checkpoint.clone())
     }
 
     pub(crate) fn expired(&self) {

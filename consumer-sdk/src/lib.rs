@@ -31,30 +31,42 @@
 //! [`streams::Streams`] and [`lease::LeaseStore`] are the boundaries to AWS.
 #![warn(missing_docs)]
 
+pub mod admin;
 mod backoff;
 mod config;
 mod consumer;
 mod coordinator;
+pub mod dead_letter;
 mod dedup;
 mod delivered;
 mod delivery;
+pub mod effects;
 mod error;
 mod fanout;
 mod handle;
 pub mod lease;
 pub mod position;
+#[doc(hidden)]
+pub mod random;
 pub mod reader;
+pub mod replay;
 mod shard;
 mod spans;
 pub mod streams;
 mod sync;
 
-pub use config::{Config, ConfigError, HandlerRetry, Undecodable};
+pub use config::{Checkpointing, Config, ConfigError, HandlerRetry, OnFailure, Reading, Undecodable};
 pub use consumer::{Builder, Consumer, Summary};
 pub use delivered::{Batch, Delivered};
-pub use delivery::{Handler, HandlerError, Pending, Records};
+pub use delivery::checkpoints::Error as CheckpointError;
+pub use delivery::{Checkpoints, Closing, Handler, HandlerError, Opening, Pending, Prepared, Records};
 pub use error::Error;
 pub use handle::{Handle, Phase, ShardStatus, Status, Stopped};
 pub use headworks_record::ownership::Foreign;
 pub use position::{Checkpoint, Position, SequenceNumber, Start};
 pub use streams::ConsumerId;
+
+/// The examples of the README are compiled.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct ReadmeExamples;

@@ -67,6 +67,13 @@ pub(crate) struct Counts {
     pub(crate) damaged: u64,
 }
 
+/// A Kinesis record that goes to the dead letters whole.
+#[derive(Debug)]
+pub(crate) struct Rejected {
+    pub(crate) whole: Delivered,
+    pub(crate) error: Error,
+}
+
 /// What one event held.
 #[derive(Debug, Default)]
 pub(crate) struct Read {
@@ -74,6 +81,8 @@ pub(crate) struct Read {
     /// Everything up to here is in `records`, was done before, or is rightly left out.
     pub(crate) end: Option<Position>,
     pub(crate) counts: Counts,
+    /// Kinesis records that are to be written to the dead letters before the position moves.
+    pub(crate) rejected: Vec<Rejected>,
     /// The record in front of which the reader stopped.
     pub(crate) stopped: Option<Error>,
 }
@@ -143,8 +152,7 @@ impl Reader {
                         read.records.append(&mut members);
                         return Ok(aggregate.len().saturating_sub(1) as i64);
                     }
-                    Err(error) if self.undecodable == Undecodable::Stop => return Err(undecodable(error)),
-                    Err(_) => read.counts.damaged += 1,
+                    Err(error) => self.unreadable(raw, undecodable(error), received, read)?,
                 }
             }
             Ok(Content::Misplaced { members }) => {
@@ -152,21 +160,59 @@ impl Reader {
                 return Ok(members.saturating_sub(1) as i64);
             }
             Ok(Content::Raw { damaged }) => read.counts.damaged += u64::from(damaged),
-            Err(error) if self.undecodable == Undecodable::Stop => return Err(undecodable(error)),
-            Err(_) => read.counts.damaged += 1,
+            Err(error) => self.unreadable(raw, undecodable(error), received, read)?,
+        }
+        let rejected =
+            read.rejected.last().is_some_and(|last| last.whole.sequence_number == raw.sequence_number);
+        if rejected {
+            return Ok(0);
         }
         if self.is_done(raw, 0) {
             read.counts.duplicates += 1;
             return Ok(0);
         }
-        let key = PartitionKey::new(raw.partition_key.clone()).map_err(|source| Error::Key {
-            shard: self.shard.clone(),
-            sequence_number: raw.sequence_number.clone(),
-            source,
-        })?;
-        let record = Record { key, explicit_hash_key: None, headers: Headers::new(), data: raw.data.clone() };
-        read.records.push(self.delivered(raw, record, 0, received, None));
+        if let Err(source) = PartitionKey::new(raw.partition_key.clone()) {
+            let (shard, sequence_number) = (self.shard.clone(), raw.sequence_number.clone());
+            self.unreadable(raw, Error::Key { shard, sequence_number, source }, received, read)?;
+            if self.undecodable == Undecodable::DeadLetter {
+                return Ok(0);
+            }
+        }
+        let whole = self.whole(raw, received);
+        read.records.extend(whole);
         Ok(0)
+    }
+
+    /// Does with a record that cannot be taken apart what is configured: an error stops the reader.
+    fn unreadable(
+        &self,
+        raw: &RawRecord,
+        error: Error,
+        received: SystemTime,
+        read: &mut Read,
+    ) -> Result<(), Error> {
+        match self.undecodable {
+            Undecodable::Stop => Err(error),
+            Undecodable::DeliverRaw => {
+                read.counts.damaged += 1;
+                Ok(())
+            }
+            Undecodable::DeadLetter => {
+                let whole = self.whole(raw, received).filter(|_| !self.is_done(raw, 0));
+                read.rejected.extend(whole.map(|whole| Rejected { whole, error }));
+                Ok(())
+            }
+        }
+    }
+
+    /// The Kinesis record as one record without headers. A key that is none is replaced by the sequence
+    /// number, which always is one.
+    fn whole(&self, raw: &RawRecord, received: SystemTime) -> Option<Delivered> {
+        let key = PartitionKey::new(raw.partition_key.clone())
+            .or_else(|_| PartitionKey::new(raw.sequence_number.as_str().to_owned()))
+            .ok()?;
+        let record = Record { key, explicit_hash_key: None, headers: Headers::new(), data: raw.data.clone() };
+        Some(self.delivered(raw, record, 0, received, None))
     }
 
     fn judge(&self, raw: &RawRecord, decoded: Decoded) -> Result<Content, aggregate::Error> {
@@ -232,6 +278,7 @@ impl Reader {
     }
 }
 
+#[allow(clippy::large_enum_variant)] // short-lived: a box would be an allocation for each aggregate
 enum Content {
     Members(Aggregate),
     Misplaced { members: usize },
@@ -387,6 +434,29 @@ mod tests {
         let error = read.stopped.unwrap();
         assert_eq!(error.code(), "aggregate-index-out-of-range");
         assert!(error.to_string().contains("record 4 of s-1"), "{error}");
+    }
+
+    #[test]
+    fn or_it_is_put_away_whole_and_reading_goes_on() {
+        let mut reader = reader(Undecodable::DeadLetter, None);
+        let records = vec![raw(4, "k", out_of_range()), raw(5, "", "no key"), raw(6, "k", "after")];
+        let read = read(&mut reader, records);
+        assert_eq!(found(&read), [line(6, 0, "after")]);
+        assert_eq!((read.end, read.rejected.len()), (at(6, 0), 2));
+        assert_eq!(read.rejected[0].whole.record.data, out_of_range());
+        assert_eq!(read.rejected[0].error.code(), "aggregate-index-out-of-range");
+        assert_eq!(read.rejected[1].error.code(), "key-empty");
+        assert_eq!(read.rejected[1].whole.record.key.as_str(), "5");
+    }
+
+    #[test]
+    fn a_record_without_a_key_stops_the_reader_or_gets_its_number_as_the_key() {
+        let mut stops = reader(Undecodable::Stop, None);
+        assert_eq!(read(&mut stops, vec![raw(5, "", "x")]).stopped.unwrap().code(), "key-empty");
+        let mut goes_on = reader(Undecodable::DeliverRaw, None);
+        let read = read(&mut goes_on, vec![raw(5, "", "x")]);
+        assert_eq!(read.records[0].record.key.as_str(), "5");
+        assert_eq!(read.counts.damaged, 1);
     }
 
     #[test]

@@ -29,7 +29,7 @@ fn lease(shard: &str) -> Lease {
 }
 
 fn beat(incarnation: &str, changes: u64) -> Beat {
-    Beat { worker: "w".to_owned(), incarnation: incarnation.to_owned(), counter: 0, changes }
+    Beat { worker: "w".to_owned(), incarnation: incarnation.to_owned(), counter: 0, changes, load: 0 }
 }
 
 #[tokio::test]
@@ -69,6 +69,18 @@ async fn a_lease_goes_through_its_life() {
     let ended = table.lease(&"s0".into()).await.unwrap().unwrap();
     assert_eq!((ended.owner.as_deref(), ended.checkpoint.is_end()), (None, true));
     assert_eq!(ended.children, children);
+}
+
+/// What an earlier life of the worker had on its way looks like the claim by owner and counter, and is not.
+#[tokio::test]
+async fn a_claim_that_an_old_checkpoint_overtook_did_not_succeed() {
+    let (_stack, _, table) = table().await;
+    table.create(&lease("s0")).await.unwrap();
+    let seen = table.leases().await.unwrap().remove(0);
+    let first_life = table.claim(&seen, "a").await.unwrap();
+    table.checkpoint(&first_life.holding().unwrap(), &at(7, 0), &[]).await.unwrap();
+    let refused = table.claim(&first_life, "a").await;
+    assert!(matches!(refused, Err(Error::Conflict { .. })), "it would begin behind the checkpoint");
 }
 
 #[tokio::test]
@@ -120,6 +132,8 @@ async fn heartbeats_count_and_are_fenced_by_incarnation() {
     table.beat(&beat("i1", 4), false).await.unwrap();
     let seen = table.beats().await.unwrap();
     assert_eq!((seen[0].counter, seen[0].changes), (2, 4));
+    assert_eq!(table.beat_of("w").await.unwrap().as_ref(), Some(&seen[0]));
+    assert_eq!(table.beat_of("nobody").await.unwrap(), None);
     table.beat(&beat("i2", 0), true).await.unwrap();
     let taken = table.beat(&beat("i1", 0), false).await.unwrap_err();
     assert_eq!(taken.code(), "worker-id-taken");

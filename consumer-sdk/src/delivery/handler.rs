@@ -1,24 +1,18 @@
-//! Handlers: called with one batch after another, tried again when they fail.
+//! Handlers: called with one batch after another.
 
 use std::any::Any;
-use std::panic::AssertUnwindSafe;
-use std::sync::Arc;
-use std::time::SystemTime;
 
-use futures_util::FutureExt;
 use headworks_record::ShardId;
-use headworks_telemetry::RecordTracer;
 
+use super::attempts::Attempts;
+use super::checkpoints::Checkpoints;
 use super::{Delivery, Interrupt};
-use crate::backoff::Backoff;
-use crate::config::HandlerRetry;
+use crate::config::Checkpointing;
 use crate::delivered::Batch;
-use crate::error::Error;
-use crate::handle::ShardGauge;
+use crate::lease::PendingCheckpoint;
 use crate::lease::checkpointer::Progress;
-use crate::position::Position;
+use crate::position::{Checkpoint, Position};
 use crate::shard::Session;
-use crate::spans;
 
 /// Works on the records of one shard, a batch at a time and in order.
 ///
@@ -38,9 +32,49 @@ use crate::spans;
 /// ```
 pub trait Handler: Send + 'static {
     /// Works on a batch. When it returns `Ok`, all of the batch is done and will be checkpointed; when it
-    /// fails or panics, the same batch is tried again, later, and the consumer stops when it has failed
-    /// too often. A panic costs the handler its life: the next attempt gets a new one from the factory.
+    /// fails or panics, the same batch is tried again, later, and when it has failed too often
+    /// [`Config::on_failure`](crate::Config::on_failure) says what happens. A panic costs the handler its
+    /// life: the next attempt gets a new one from the factory.
     fn handle(&mut self, batch: Batch) -> impl Future<Output = Result<(), HandlerError>> + Send;
+
+    /// Called before the first batch, and again for a handler that takes the place of one that panicked. A
+    /// failure counts as one of the first batch's attempts.
+    fn open(&mut self, opening: Opening) -> impl Future<Output = Result<(), HandlerError>> + Send {
+        let _ = opening;
+        std::future::ready(Ok(()))
+    }
+
+    /// Called when no more batches come, unless the lease was lost. At the shard's end, `Ok` means that all
+    /// of the shard is done; a failure is tried again, and then stops the consumer. When the shard is given
+    /// up, it may still checkpoint; a failure is logged.
+    fn close(&mut self, closing: Closing) -> impl Future<Output = Result<(), HandlerError>> + Send {
+        let _ = closing;
+        std::future::ready(Ok(()))
+    }
+}
+
+/// With what a handler begins.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct Opening {
+    /// The shard.
+    pub shard: ShardId,
+    /// How far the shard was done.
+    pub checkpoint: Checkpoint,
+    /// What an earlier owner announced by [`Checkpoints::prepare`] and did not commit.
+    pub pending: Option<PendingCheckpoint>,
+    /// For handlers that checkpoint by themselves.
+    pub checkpoints: Checkpoints,
+}
+
+/// Why no more batches come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Closing {
+    /// The shard was read to its end.
+    ShardEnd,
+    /// The shard is given up: the worker stops, or another worker takes over.
+    Released,
 }
 
 /// Why a handler failed. Any error converts into one that is worth another attempt.
@@ -56,7 +90,7 @@ impl HandlerError {
         Self { source: source.into(), retryable: true }
     }
 
-    /// A failure that no other attempt can mend: the consumer stops.
+    /// A failure that no other attempt can mend.
     pub fn permanent(source: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
         Self { source: source.into(), retryable: false }
     }
@@ -66,7 +100,11 @@ impl HandlerError {
         self.retryable
     }
 
-    fn panicked(payload: Box<dyn Any + Send>) -> Self {
+    pub(crate) fn into_source(self) -> Box<dyn std::error::Error + Send + Sync> {
+        self.source
+    }
+
+    pub(crate) fn panicked(payload: Box<dyn Any + Send>) -> Self {
         let text = payload.downcast_ref::<&str>().map(|text| (*text).to_owned());
         let text = text.or_else(|| payload.downcast_ref::<String>().cloned());
         Self::new(format!("the handler panicked: {}", text.unwrap_or_else(|| "no message".to_owned())))
@@ -85,85 +123,66 @@ impl<E: std::error::Error + Send + Sync + 'static> From<E> for HandlerError {
     }
 }
 
-/// Calls a handler, and makes a new one after a panic.
+/// Hands one batch after another to one handler.
 pub(crate) struct Handling<H, F> {
-    handler: H,
-    factory: Arc<F>,
-    shard: ShardId,
-    retry: HandlerRetry,
-    tracer: RecordTracer,
-    gauge: ShardGauge,
+    attempts: Attempts<H, F>,
+    checkpointing: Checkpointing,
+    checkpoints: Option<Checkpoints>,
 }
 
 impl<H: Handler, F: Fn(&ShardId) -> H + Send + Sync + 'static> Handling<H, F> {
-    pub(crate) fn new(
-        factory: Arc<F>,
-        shard: ShardId,
-        retry: HandlerRetry,
-        tracer: RecordTracer,
-        gauge: ShardGauge,
-    ) -> Self {
-        Self { handler: factory(&shard), factory, shard, retry, tracer, gauge }
-    }
-
-    async fn attempt(&mut self, batch: &Batch) -> Result<(), HandlerError> {
-        match AssertUnwindSafe(self.handler.handle(batch.clone())).catch_unwind().await {
-            Ok(result) => result,
-            Err(payload) => {
-                self.handler = (self.factory)(&self.shard);
-                Err(HandlerError::panicked(payload))
-            }
-        }
+    pub(crate) fn new(attempts: Attempts<H, F>, checkpointing: Checkpointing) -> Self {
+        Self { attempts, checkpointing, checkpoints: None }
     }
 }
 
 impl<H: Handler, F: Fn(&ShardId) -> H + Send + Sync + 'static> Delivery for Handling<H, F> {
+    fn open(&mut self, opening: Opening) {
+        self.checkpoints = Some(opening.checkpoints.clone());
+        self.attempts.open(opening);
+    }
+
     async fn deliver(
         &mut self,
         batch: Batch,
         session: &Session,
         progress: &Progress,
     ) -> Result<(), Interrupt> {
-        let mut backoff = Backoff::new(self.retry.min_delay, self.retry.max_delay);
-        for attempt in 1.. {
-            if !session.admit() {
-                return Err(Interrupt::Session);
-            }
-            let started = SystemTime::now();
-            let Err(error) = self.attempt(&batch).await else {
-                spans::processed(&self.tracer, &batch, started);
-                self.gauge.delivered(batch.len());
-                progress.done(batch.end().clone());
-                return Ok(());
-            };
-            self.gauge.handler_failed();
-            let last = attempt >= self.retry.attempts || !error.is_retryable();
-            tracing::warn!(shard = %self.shard, attempt, last, %error, "the handler failed");
-            spans::failed(&self.tracer, &batch, started, &error.to_string(), last);
-            if last {
-                let first = batch.records().first().map(|first| first.sequence_number.clone());
-                return Err(Interrupt::Failed(Error::Handler {
-                    shard: self.shard.clone(),
-                    sequence_number: first.unwrap_or_else(|| batch.end().sequence.clone()),
-                    attempts: attempt,
-                    source: error.source,
-                }));
-            }
-            if session.over_within(backoff.next_delay()).await {
-                return Err(Interrupt::Session);
+        let end = batch.end().clone();
+        if let Some(checkpoints) = &self.checkpoints {
+            checkpoints.handed_over(end.clone());
+        }
+        self.attempts.work(batch, session).await?;
+        match self.checkpointing {
+            Checkpointing::Manual => {}
+            Checkpointing::Periodic => progress.done(end),
+            Checkpointing::PerBatch => {
+                let written = tokio::select! {
+                    biased;
+                    written = progress.write(end) => written,
+                    () = session.over() => false,
+                };
+                if !written {
+                    return Err(Interrupt::Session);
+                }
             }
         }
         Ok(())
     }
 
     fn skip(&mut self, position: Position, progress: &Progress) {
-        progress.done(position);
+        if self.checkpointing != Checkpointing::Manual {
+            progress.done(position);
+        }
     }
 
-    async fn settle(&mut self, _session: &Session) -> Result<(), Interrupt> {
+    async fn settle(&mut self, session: &Session) -> Result<(), Interrupt> {
         // A batch that was delivered is done.
-        Ok(())
+        self.attempts.close(Closing::ShardEnd, session).await
     }
 
-    async fn drain(&mut self) {}
+    async fn drain(&mut self, session: &Session) {
+        // Its failures were logged.
+        let _ = self.attempts.close(Closing::Released, session).await;
+    }
 }

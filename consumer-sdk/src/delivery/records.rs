@@ -183,6 +183,7 @@ impl Delivery for Handout {
         while !rest.is_empty() {
             let stuck = |counts: &Counts| counts.open == 0 && counts.dropped > 0;
             let now = tokio::select! {
+                biased;
                 counts = counts.wait_for(|counts| counts.held < max || stuck(counts)) => {
                     counts.map_or_else(|_| Counts::default(), |counts| *counts)
                 }
@@ -210,6 +211,7 @@ impl Delivery for Handout {
             });
             let pending = pending.collect();
             tokio::select! {
+                biased;
                 sent = self.parts.send(pending) => sent.map_err(|_| Interrupt::Session)?,
                 () = session.over() => return Err(Interrupt::Session),
             }
@@ -226,6 +228,7 @@ impl Delivery for Handout {
         let Some(tracker) = &self.tracker else { return Ok(()) };
         let mut counts = tracker.watch();
         let settled = tokio::select! {
+            biased;
             counts = counts.wait_for(|counts| counts.open == 0) => counts.map(|counts| *counts),
             () = session.over() => return Err(Interrupt::Session),
         };
@@ -235,7 +238,7 @@ impl Delivery for Handout {
         }
     }
 
-    async fn drain(&mut self) {
+    async fn drain(&mut self, _session: &Session) {
         if let Some(tracker) = &self.tracker {
             // The sender lives in the tracker.
             let _ = tracker.watch().wait_for(|counts| counts.open == 0).await;

@@ -9,7 +9,7 @@
 //! ```
 //!
 //! Whatever happens, reading goes on after the last sequence number that was passed on, so there is
-//! neither gap nor repeat at a seam.
+//! neither gap nor repeat at a seam. Where there is no fan-out, it polls all the time.
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -21,7 +21,7 @@ use tokio::time::{Instant, sleep, timeout_at};
 
 use super::registration::limited;
 use crate::backoff::Backoff;
-use crate::config::Config;
+use crate::config::{Config, Reading};
 use crate::lease::LeaseStore;
 use crate::streams::{self, Event, ReadFrom, Streams, Subscription};
 
@@ -39,6 +39,8 @@ const QUEUED_EVENTS: usize = 64;
 pub(crate) enum Fetched {
     /// Records, or news without records. The permit bounds the bytes read ahead.
     Event { event: Event, received: SystemTime, permit: OwnedSemaphorePermit },
+    /// From now on the shard is polled.
+    Polling,
     /// The shard's lease belongs to another worker.
     Superseded,
     /// The service does not know the shard, or the consumer, any more.
@@ -83,10 +85,13 @@ pub(crate) struct Fetcher {
     streams: Arc<dyn Streams>,
     ownership: Ownership,
     config: Arc<Config>,
-    consumer_arn: Arc<str>,
+    // `None` where shards are polled.
+    consumer_arn: Option<Arc<str>>,
     from: ReadFrom,
     // Kept while nothing else moves the position.
     iterator: Option<String>,
+    // When reading after the newest record began, until there was a record.
+    began: Option<SystemTime>,
     out: Out,
 }
 
@@ -107,13 +112,13 @@ impl Fetcher {
         streams: Arc<dyn Streams>,
         ownership: Ownership,
         config: Arc<Config>,
-        consumer_arn: Arc<str>,
+        consumer_arn: Option<Arc<str>>,
         from: ReadFrom,
     ) -> (Self, mpsc::Receiver<Fetched>) {
         let (queue, events) = mpsc::channel(QUEUED_EVENTS);
         let capacity = config.read_ahead_bytes;
         let out = Out { queue, bytes: Arc::new(Semaphore::new(capacity)), capacity };
-        (Self { streams, ownership, config, consumer_arn, from, iterator: None, out }, events)
+        (Self { streams, ownership, config, consumer_arn, from, iterator: None, began: None, out }, events)
     }
 
     /// Fetches until the shard ends, the lease is lost, or the receiver is gone.
@@ -123,10 +128,11 @@ impl Fetcher {
     }
 
     async fn fetch(&mut self) -> Result<(), Closed> {
+        let Some(consumer_arn) = self.consumer_arn.clone() else { return self.poll().await };
         let mut backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(5));
         loop {
             let next_attempt = Instant::now() + SUBSCRIBE_EVERY;
-            let call = self.streams.subscribe(&self.consumer_arn, &self.ownership.shard, &self.from);
+            let call = self.streams.subscribe(&consumer_arn, &self.ownership.shard, &self.from);
             let failed = match limited(&self.config, "SubscribeToShard", call).await {
                 Ok(subscription) => match self.stream(subscription, &mut backoff).await? {
                     Ended::ShardEnd => return Ok(()),
@@ -157,9 +163,55 @@ impl Fetcher {
                     tracing::debug!(shard = %self.ownership.shard, %error, "the subscription failed");
                     self.pause(backoff.next_delay()).await?;
                 }
+                Some(error @ streams::Error::Refused { .. })
+                    if self.config.reading == Reading::FanOutOrPolling =>
+                {
+                    tracing::warn!(shard = %self.ownership.shard, %error, "fan-out is not possible: the shard is polled");
+                    return self.poll().await;
+                }
                 Some(error) => return self.out.send(Fetched::Failed(error)).await,
             }
             self.pause(next_attempt.saturating_duration_since(Instant::now())).await?;
+        }
+    }
+
+    /// Reads without subscriptions until the shard ends.
+    async fn poll(&mut self) -> Result<(), Closed> {
+        self.out.send(Fetched::Polling).await?;
+        let mut backoff = Backoff::new(Duration::from_millis(200), Duration::from_secs(5));
+        loop {
+            if self.from == ReadFrom::Latest && self.iterator.is_none() {
+                // An iterator that is lost before the first record must not be replaced by a later one.
+                self.began.get_or_insert_with(SystemTime::now);
+            }
+            let pause = match self.read_page().await {
+                Ok(event) => {
+                    backoff.reset();
+                    let (ended, behind) = (event.end.is_some(), event.millis_behind > 0);
+                    self.pass_on(event).await?;
+                    if ended {
+                        return Ok(());
+                    }
+                    if behind { Duration::ZERO } else { self.config.poll_interval }
+                }
+                Err(error @ streams::Error::NotFound { .. }) => {
+                    return self.out.send(Fetched::Gone(error)).await;
+                }
+                Err(streams::Error::ExpiredIterator { .. }) => {
+                    tracing::debug!(shard = %self.ownership.shard, "the iterator has expired; another is fetched");
+                    if let (ReadFrom::Latest, Some(began)) = (&self.from, self.began) {
+                        self.from = ReadFrom::AtTimestamp(began);
+                    }
+                    backoff.next_delay()
+                }
+                Err(error) if error.is_retryable() => {
+                    tracing::debug!(shard = %self.ownership.shard, %error, "a read failed");
+                    // Never at once: those who poll the shard from elsewhere want their turn, too.
+                    READ_EVERY + backoff.next_delay()
+                }
+                Err(error) => return self.out.send(Fetched::Failed(error)).await,
+            };
+            self.pause(pause).await?;
         }
     }
 
@@ -172,6 +224,7 @@ impl Fetcher {
         loop {
             let silent = Instant::now() + self.config.inactivity_timeout;
             let next = tokio::select! {
+                biased;
                 next = timeout_at(silent.min(renew), subscription.next()) => next,
                 () = self.out.queue.closed() => return Err(Closed),
             };
@@ -236,8 +289,16 @@ impl Fetcher {
                 limited(&self.config, "GetShardIterator", call).await?
             }
         };
-        let page =
-            limited(&self.config, "GetRecords", self.streams.records(&iterator, GET_RECORDS_LIMIT)).await?;
+        let call = self.streams.records(&iterator, GET_RECORDS_LIMIT);
+        let page = match limited(&self.config, "GetRecords", call).await {
+            Ok(page) => page,
+            Err(error) => {
+                if !matches!(error, streams::Error::ExpiredIterator { .. }) {
+                    self.iterator = Some(iterator);
+                }
+                return Err(error);
+            }
+        };
         let next = page.next;
         let event = page.event;
         // The next page's iterator is good only for where the reader is after this one.
@@ -270,6 +331,7 @@ impl Fetcher {
             return Ok(());
         }
         tokio::select! {
+            biased;
             () = sleep(delay) => Ok(()),
             () = self.out.queue.closed() => Err(Closed),
         }
@@ -281,6 +343,7 @@ impl Out {
         // An event larger than the bound takes all of it and is alone.
         let permits = u32::try_from(bytes.min(self.capacity)).unwrap_or(u32::MAX);
         tokio::select! {
+            biased;
             permit = self.bytes.clone().acquire_many_owned(permits) => permit.map_err(|_| Closed),
             () = self.queue.closed() => Err(Closed),
         }

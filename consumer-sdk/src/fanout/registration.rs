@@ -5,17 +5,21 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep, timeout};
 
 use crate::backoff::Backoff;
-use crate::config::Config;
+use crate::config::{Config, Reading};
 use crate::error::Error;
 use crate::streams::{self, ConsumerId, Registration, Streams};
 
 const FIRST_DELAY: Duration = Duration::from_millis(100);
 const LAST_DELAY: Duration = Duration::from_secs(5);
 
-/// The consumer's ARN, once it can be subscribed with.
+/// How often a registration is tried that is refused for the number of calls or of consumers, before shards
+/// are polled: the service gives both refusals the same name.
+const REGISTRATIONS: u32 = 5;
+
+/// The consumer's ARN, once it can be subscribed with; `None` where shards are to be polled.
 ///
 /// All waiting is jittered: a stream takes few control calls per second, and workers start together.
-pub(crate) async fn consumer_arn(streams: &dyn Streams, config: &Config) -> Result<String, Error> {
+pub(crate) async fn consumer_arn(streams: &dyn Streams, config: &Config) -> Result<Option<String>, Error> {
     let give_up = Instant::now() + config.startup_timeout;
     let mut backoff = Backoff::new(FIRST_DELAY, LAST_DELAY);
     let failed = |source| Error::Stream { stream: config.stream.clone(), source };
@@ -30,7 +34,11 @@ pub(crate) async fn consumer_arn(streams: &dyn Streams, config: &Config) -> Resu
             Err(error) => return Err(failed(error)),
         }
     };
-    let mut state = "not registered";
+    if config.reading == Reading::Polling {
+        return Ok(None);
+    }
+    let may_poll = config.reading == Reading::FanOutOrPolling;
+    let (mut state, mut throttled) = ("not registered", 0);
     backoff.reset();
     loop {
         let found =
@@ -43,7 +51,7 @@ pub(crate) async fn consumer_arn(streams: &dyn Streams, config: &Config) -> Resu
         };
         match registered {
             Ok(Some(consumer)) => match consumer.state {
-                Registration::Active => return Ok(consumer.arn),
+                Registration::Active => return Ok(Some(consumer.arn)),
                 Registration::Creating => state = "CREATING",
                 Registration::Deleting => state = "DELETING",
             },
@@ -53,6 +61,10 @@ pub(crate) async fn consumer_arn(streams: &dyn Streams, config: &Config) -> Resu
                     operation: "DescribeStreamConsumer",
                     message,
                 }));
+            }
+            Err(error) if may_poll && no_fan_out(&error, &mut throttled) => {
+                tracing::warn!(%error, "fan-out is not possible: the shards are polled");
+                return Ok(None);
             }
             // Another worker registers it at this moment, or too many do.
             Err(error) if error.is_retryable() && Instant::now() < give_up => {
@@ -70,6 +82,12 @@ pub(crate) async fn consumer_arn(streams: &dyn Streams, config: &Config) -> Resu
         }
         sleep(backoff.next_delay()).await;
     }
+}
+
+/// Whether a registration will not come about.
+fn no_fan_out(error: &streams::Error, throttled: &mut u32) -> bool {
+    *throttled += u32::from(matches!(error, streams::Error::Throttled { .. }));
+    *throttled >= REGISTRATIONS || matches!(error, streams::Error::Refused { .. })
 }
 
 /// One call with the configured time limit.

@@ -4,8 +4,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::future::BoxFuture;
 use headworks_record::ShardId;
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
@@ -21,9 +22,25 @@ use crate::position::{Checkpoint, Position};
 pub(crate) enum Last {
     /// Writes what is done and gives the lease up.
     Release,
+    /// Writes this place instead, which may lie behind, and gives the lease up.
+    Move { to: Checkpoint },
     /// The shard was read to its end; its children have their leases.
     ShardEnd { children: Vec<ShardId> },
 }
+
+/// A write that needs the lease's counter: made in turn with the checkpoints. It returns the holding for the
+/// next write, and what it checkpointed, or nothing if it wrote nothing.
+pub(crate) type Job = Box<dyn FnOnce(Holding) -> BoxFuture<'static, Option<Advance>> + Send>;
+
+/// What a [`Job`] wrote.
+#[derive(Debug)]
+pub(crate) struct Advance {
+    pub(crate) holding: Holding,
+    pub(crate) checkpointed: Option<Position>,
+}
+
+/// Jobs that wait for their turn; whoever hands one in waits for its end.
+const QUEUED_JOBS: usize = 16;
 
 #[derive(Debug, Clone, Default)]
 struct Wanted {
@@ -35,12 +52,16 @@ struct Wanted {
 
 /// Tells the checkpointer how far the shard is done. Clones are for those who finish records elsewhere.
 #[derive(Debug, Clone)]
-pub(crate) struct Progress(Arc<watch::Sender<Wanted>>);
+pub(crate) struct Progress {
+    wanted: Arc<watch::Sender<Wanted>>,
+    written: watch::Receiver<Option<Position>>,
+    jobs: mpsc::Sender<Job>,
+}
 
 impl Progress {
     /// Everything up to here is done. Earlier positions than the last are ignored.
     pub(crate) fn done(&self, position: Position) {
-        self.0.send_if_modified(|wanted| {
+        self.wanted.send_if_modified(|wanted| {
             let later = wanted.position.as_ref().is_none_or(|before| *before < position);
             if later {
                 wanted.position = Some(position);
@@ -49,13 +70,27 @@ impl Progress {
             later
         });
     }
+
+    /// Everything up to here is done; waits until that is written. `false` if the checkpointer has stopped.
+    pub(crate) async fn write(&self, position: Position) -> bool {
+        self.wanted.send_modify(|wanted| {
+            wanted.position = Some(position.clone()).max(wanted.position.take());
+            wanted.at_once = true;
+        });
+        let mut written = self.written.clone();
+        written.wait_for(|written| written.as_ref() >= Some(&position)).await.is_ok()
+    }
+
+    /// Hands in a job; `false` if the checkpointer has stopped.
+    pub(crate) async fn perform(&self, job: Job) -> bool {
+        self.jobs.send(job).await.is_ok()
+    }
 }
 
 /// The write-behind of one shard's checkpoints.
 #[derive(Debug)]
 pub(crate) struct Checkpointer {
-    wanted: Arc<watch::Sender<Wanted>>,
-    written: watch::Receiver<Option<Position>>,
+    progress: Progress,
     task: JoinHandle<Result<(), Error>>,
 }
 
@@ -71,34 +106,31 @@ impl Checkpointer {
     ) -> Self {
         let (wanted, receiver) = watch::channel(Wanted::default());
         let (written_to, written) = watch::channel(None);
+        let (jobs, waiting) = mpsc::channel(QUEUED_JOBS);
         let writer = Writer { store, holding, call_timeout, gauge, written: written_to };
         let task = tokio::spawn(async move {
-            let result = writer.run(receiver, interval).await;
+            let result = writer.run(receiver, waiting, interval).await;
             if result.is_err() {
                 lost.cancel();
             }
             result
         });
-        Self { wanted: Arc::new(wanted), written, task }
+        Self { progress: Progress { wanted: Arc::new(wanted), written, jobs }, task }
     }
 
     /// For those who finish records.
     pub(crate) fn progress(&self) -> Progress {
-        Progress(self.wanted.clone())
+        self.progress.clone()
     }
 
     /// Writes this position and waits until it is written; `false` if the checkpointer has stopped.
     pub(crate) async fn write_now(&mut self, position: Position) -> bool {
-        self.wanted.send_modify(|wanted| {
-            wanted.position = Some(position.clone());
-            wanted.at_once = true;
-        });
-        self.written.wait_for(|written| written.as_ref() >= Some(&position)).await.is_ok()
+        self.progress.write(position).await
     }
 
     /// Writes what is left and ends the lease.
     pub(crate) async fn finish(self, last: Last) -> Result<(), Error> {
-        self.wanted.send_modify(|wanted| wanted.last = Some(last));
+        self.progress.wanted.send_modify(|wanted| wanted.last = Some(last));
         let task = AbortOnDrop(self.task);
         joined(task).await
     }
@@ -137,40 +169,56 @@ struct Writer {
 }
 
 impl Writer {
-    async fn run(mut self, mut wanted: watch::Receiver<Wanted>, interval: Duration) -> Result<(), Error> {
+    async fn run(
+        mut self,
+        mut wanted: watch::Receiver<Wanted>,
+        mut jobs: mpsc::Receiver<Job>,
+        interval: Duration,
+    ) -> Result<(), Error> {
         let mut due = Instant::now();
         loop {
-            // The sender being gone means that nobody waits for another write.
-            if wanted.changed().await.is_err() {
-                return Ok(());
-            }
-            loop {
-                let now = wanted.borrow_and_update().clone();
-                if now.at_once || now.last.is_some() || Instant::now() >= due {
-                    break;
-                }
-                tokio::select! {
-                    () = sleep_until(due) => {}
-                    changed = wanted.changed() => if changed.is_err() { return Ok(()) },
-                }
-            }
-            let now = wanted.borrow().clone();
-            if let Some(position) = now.position.filter(|p| self.written.borrow().as_ref() < Some(p)) {
+            let now = wanted.borrow_and_update().clone();
+            let mut unwritten = now.position.filter(|p| self.written.borrow().as_ref() < Some(p));
+            if (now.at_once || now.last.is_some() || Instant::now() >= due)
+                && let Some(position) = unwritten.take()
+            {
                 self.write(&Checkpoint::At(position.clone()), &[]).await?;
-                self.gauge.checkpointed(position.clone());
-                self.written.send_replace(Some(position));
+                self.reached(position);
+                due = Instant::now() + interval;
             }
-            due = Instant::now() + interval;
             match now.last {
                 None => {}
                 Some(Last::Release) => return self.release().await,
+                Some(Last::Move { to }) => {
+                    self.write(&to, &[]).await?;
+                    return self.release().await;
+                }
                 Some(Last::ShardEnd { children }) => {
                     self.write(&Checkpoint::ShardEnd, &children).await?;
                     // What has ended needs no owner; whoever looks sees at once that it is nobody's.
                     return self.release().await;
                 }
             }
+            tokio::select! {
+                biased;
+                // The sender being gone means that nobody waits for another write.
+                changed = wanted.changed() => if changed.is_err() { return Ok(()) },
+                Some(job) = jobs.recv() => {
+                    if let Some(advance) = job(self.holding.clone()).await {
+                        self.holding = advance.holding;
+                        if let Some(position) = advance.checkpointed {
+                            self.reached(position);
+                        }
+                    }
+                }
+                () = sleep_until(due), if unwritten.is_some() => {}
+            }
         }
+    }
+
+    fn reached(&self, position: Position) {
+        self.gauge.checkpointed(position.clone());
+        self.written.send_replace(Some(position));
     }
 
     async fn write(&mut self, checkpoint: &Checkpoint, children: &[ShardId]) -> Result<(), Error> {
@@ -215,6 +263,9 @@ pub(crate) mod tests {
     /// A progress that nobody writes, and what was reached.
     pub(crate) fn progress() -> (Progress, impl Fn() -> Option<Position>) {
         let (wanted, receiver) = watch::channel(Wanted::default());
-        (Progress(Arc::new(wanted)), move || receiver.borrow().position.clone())
+        let (_, written) = watch::channel(None);
+        let (jobs, _) = mpsc::channel(1);
+        let progress = Progress { wanted: Arc::new(wanted), written, jobs };
+        (progress, move || receiver.borrow().position.clone())
     }
 }

@@ -18,10 +18,16 @@ pub(crate) struct Changes(Arc<Inner>);
 #[derive(Debug, Default)]
 struct Inner {
     count: AtomicU64,
+    load: AtomicU64,
     news: Notify,
 }
 
 impl Changes {
+    /// What this worker reads, in bytes/s; told with the next heartbeat.
+    pub(crate) fn set_load(&self, load: u64) {
+        self.0.load.store(load, Ordering::Relaxed);
+    }
+
     /// Another change; the next heartbeat leaves at once.
     pub(crate) fn add(&self) {
         self.0.count.fetch_add(1, Ordering::Relaxed);
@@ -48,6 +54,7 @@ impl Heartbeat {
             incarnation: self.incarnation.clone(),
             counter: 0,
             changes: self.changes.0.count.load(Ordering::Relaxed),
+            load: self.changes.0.load.load(Ordering::Relaxed),
         }
     }
 
@@ -93,6 +100,7 @@ impl Heartbeat {
                 sleep_until(sent + self.interval / 5).await;
             };
             tokio::select! {
+                biased;
                 () = sleep_until(next) => {}
                 () = early => {}
             }

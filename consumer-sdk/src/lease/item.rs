@@ -2,11 +2,13 @@
 
 use std::collections::HashMap;
 
+use aws_sdk_dynamodb::primitives::Blob;
 use aws_sdk_dynamodb::types::AttributeValue;
+use bytes::Bytes;
 use headworks_record::{HashKey, HashRange, ShardId};
 
-use super::model::Lease;
-use crate::position::Checkpoint;
+use super::model::{Lease, PendingCheckpoint};
+use crate::position::{Checkpoint, Position, SequenceNumber};
 
 pub(super) const KEY: &str = "leaseKey";
 pub(super) const OWNER: &str = "leaseOwner";
@@ -14,6 +16,9 @@ pub(super) const COUNTER: &str = "leaseCounter";
 pub(super) const OWNER_SWITCHES: &str = "ownerSwitchesSinceCheckpoint";
 pub(super) const CHECKPOINT: &str = "checkpoint";
 pub(super) const SUB: &str = "checkpointSubSequenceNumber";
+pub(super) const PENDING: &str = "pendingCheckpoint";
+pub(super) const PENDING_SUB: &str = "pendingCheckpointSubSequenceNumber";
+pub(super) const PENDING_STATE: &str = "pendingCheckpointState";
 pub(super) const PARENTS: &str = "parentShardId";
 pub(super) const CHILDREN: &str = "childShardIds";
 pub(super) const RANGE_START: &str = "startingHashKey";
@@ -52,7 +57,21 @@ pub(super) fn read(item: &Item) -> Result<Lease, String> {
         parents: shards(item, PARENTS)?,
         children: shards(item, CHILDREN)?,
         range,
+        pending: pending(item)?,
     })
+}
+
+fn pending(item: &Item) -> Result<Option<PendingCheckpoint>, String> {
+    // The KCL may announce the shard's end as well; that is no place to go on from.
+    let Some(sequence) = text(item, PENDING)?.and_then(|text| SequenceNumber::new(text.to_owned())) else {
+        return Ok(None);
+    };
+    let position = Position::new(sequence, number(item, PENDING_SUB)?.unwrap_or(0));
+    let state = match item.get(PENDING_STATE) {
+        Some(AttributeValue::B(state)) => Some(Bytes::copy_from_slice(state.as_ref())),
+        _ => None,
+    };
+    Ok(Some(PendingCheckpoint { position, state }))
 }
 
 /// The item of a lease that nobody has held yet.
@@ -76,6 +95,13 @@ pub(super) fn write(lease: &Lease) -> Item {
     if let Some(range) = &lease.range {
         item.insert(RANGE_START.to_owned(), AttributeValue::S(range.start.to_string()));
         item.insert(RANGE_END.to_owned(), AttributeValue::S(range.end.to_string()));
+    }
+    if let Some(pending) = &lease.pending {
+        item.insert(PENDING.to_owned(), AttributeValue::S(pending.position.sequence.to_string()));
+        item.insert(PENDING_SUB.to_owned(), num(pending.position.sub));
+        if let Some(state) = &pending.state {
+            item.insert(PENDING_STATE.to_owned(), AttributeValue::B(Blob::new(state.to_vec())));
+        }
     }
     item
 }
@@ -129,6 +155,10 @@ mod tests {
         lease.counter = 9;
         lease.parents = vec!["a".into(), "b".into()];
         lease.range = Some(HashRange::new(0, u128::MAX));
+        lease.pending = Some(PendingCheckpoint {
+            position: Position::new(SequenceNumber::new("4962").unwrap(), 2),
+            state: Some(Bytes::from_static(b"file-7")),
+        });
         assert_eq!(read(&write(&lease)).unwrap(), lease);
         let bare = Lease::new("s".into(), Checkpoint::ShardEnd);
         assert_eq!(read(&write(&bare)).unwrap(), bare);

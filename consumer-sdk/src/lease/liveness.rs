@@ -4,7 +4,7 @@
 //! time apart saw the same counter. The time between is counted from the end of the first observation to
 //! the beginning of the second, so that slow reads make a worker look alive, never dead.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use headworks_record::ShardId;
@@ -26,8 +26,11 @@ pub(crate) enum Life {
 
 #[derive(Debug, Clone)]
 struct Seen {
+    // A worker that comes back counts from one again.
+    incarnation: String,
     counter: u64,
     changes: u64,
+    load: u64,
     since: Instant,
     moved: bool,
     dead: bool,
@@ -48,15 +51,15 @@ impl Seen {
 pub(crate) struct Liveness {
     take_over_after: Duration,
     foreign_take_over_after: Duration,
-    workers: HashMap<String, Seen>,
-    foreign: HashMap<ShardId, (String, Seen)>,
+    workers: BTreeMap<String, Seen>,
+    foreign: BTreeMap<ShardId, (String, Seen)>,
 }
 
 impl Liveness {
     /// `foreign_take_over_after` is for owners that have no heartbeat item: workers of the KCL, which
     /// raise the counter of every lease instead, and more slowly.
     pub(crate) fn new(take_over_after: Duration, foreign_take_over_after: Duration) -> Self {
-        Self { take_over_after, foreign_take_over_after, workers: HashMap::new(), foreign: HashMap::new() }
+        Self { take_over_after, foreign_take_over_after, workers: BTreeMap::new(), foreign: BTreeMap::new() }
     }
 
     /// Takes in what was read between `started` and `finished`; tells whether a worker came, vanished,
@@ -70,8 +73,10 @@ impl Liveness {
                     self.workers.insert(
                         beat.worker.clone(),
                         Seen {
+                            incarnation: beat.incarnation.clone(),
                             counter: beat.counter,
                             changes: beat.changes,
+                            load: beat.load,
                             since: finished,
                             moved: false,
                             dead: false,
@@ -80,8 +85,8 @@ impl Liveness {
                 }
                 Some(seen) => {
                     news |= seen.changes != beat.changes;
-                    seen.changes = beat.changes;
-                    news |= step(seen, beat.counter, started, finished, self.take_over_after);
+                    (seen.changes, seen.load) = (beat.changes, beat.load);
+                    news |= step(seen, beat, started, finished, self.take_over_after);
                 }
             }
         }
@@ -92,6 +97,35 @@ impl Liveness {
         news || self.workers.len() != before
     }
 
+    /// Takes in one worker's beat, or its absence, read consistently between `started` and `finished`; tells
+    /// whether its leases may be claimed as they were read before `started`.
+    ///
+    /// The beats of [`Liveness::observe`] may be old, and the leases may have been read after them. A worker
+    /// that is dead by this read has no right to its leases, and must claim them anew after its next beat:
+    /// that raises their counters, and a claim of what was read before fails.
+    pub(crate) fn is_still_dead(
+        &mut self,
+        worker: &str,
+        beat: Option<&Beat>,
+        started: Instant,
+        finished: Instant,
+    ) -> bool {
+        let Some(seen) = self.workers.get_mut(worker) else { return false };
+        let Some(beat) = beat else { return seen.dead };
+        step(seen, beat, started, finished, self.take_over_after);
+        seen.dead
+    }
+
+    /// Whether leases belong to owners without a heartbeat.
+    pub(crate) fn has_foreign(&self) -> bool {
+        !self.foreign.is_empty()
+    }
+
+    /// Whether this worker has, or had, a heartbeat.
+    pub(crate) fn knows(&self, worker: &str) -> bool {
+        self.workers.contains_key(worker)
+    }
+
     /// Takes in the leases of owners that have no heartbeat.
     pub(crate) fn observe_leases<'a>(
         &mut self,
@@ -99,17 +133,32 @@ impl Liveness {
         started: Instant,
         finished: Instant,
     ) {
-        let mut foreign = HashMap::new();
+        let mut foreign = BTreeMap::new();
         for lease in leases {
             let Some(owner) = lease.owner.as_ref().filter(|owner| !self.workers.contains_key(*owner)) else {
                 continue;
             };
             let seen = match self.foreign.remove(&lease.shard) {
                 Some((before, mut seen)) if before == *owner => {
-                    step(&mut seen, lease.counter, started, finished, self.foreign_take_over_after);
+                    let beat = Beat {
+                        worker: owner.clone(),
+                        incarnation: String::new(),
+                        counter: lease.counter,
+                        changes: 0,
+                        load: 0,
+                    };
+                    step(&mut seen, &beat, started, finished, self.foreign_take_over_after);
                     seen
                 }
-                _ => Seen { counter: lease.counter, changes: 0, since: finished, moved: false, dead: false },
+                _ => Seen {
+                    incarnation: String::new(),
+                    counter: lease.counter,
+                    changes: 0,
+                    load: 0,
+                    since: finished,
+                    moved: false,
+                    dead: false,
+                },
             };
             foreign.insert(lease.shard.clone(), (owner.clone(), seen));
         }
@@ -132,21 +181,22 @@ impl Liveness {
         silent.min().map(|since| since + self.take_over_after)
     }
 
-    /// The workers that are not dead, and what is known of them.
-    pub(crate) fn living(&self) -> impl Iterator<Item = (&str, Life)> {
+    /// The workers that are not dead, what is known of them, and their load in bytes/s.
+    pub(crate) fn living(&self) -> impl Iterator<Item = (&str, Life, u64)> {
         self.workers
             .iter()
-            .map(|(worker, seen)| (worker.as_str(), seen.life()))
-            .filter(|(_, life)| *life != Life::Dead)
+            .map(|(worker, seen)| (worker.as_str(), seen.life(), seen.load))
+            .filter(|(_, life, _)| *life != Life::Dead)
     }
 }
 
 /// Compares a counter with what was seen before; tells whether this is the moment of death or of rising
 /// from the dead.
-fn step(seen: &mut Seen, counter: u64, started: Instant, finished: Instant, limit: Duration) -> bool {
+fn step(seen: &mut Seen, beat: &Beat, started: Instant, finished: Instant, limit: Duration) -> bool {
     let was_dead = seen.dead;
-    if counter != seen.counter {
-        *seen = Seen { counter, changes: seen.changes, since: finished, moved: true, dead: false };
+    if beat.counter != seen.counter || beat.incarnation != seen.incarnation {
+        seen.incarnation.clone_from(&beat.incarnation);
+        (seen.counter, seen.since, seen.moved, seen.dead) = (beat.counter, finished, true, false);
     } else if started.saturating_duration_since(seen.since) >= limit {
         seen.dead = true;
     }
@@ -159,7 +209,7 @@ mod tests {
     use crate::position::Checkpoint;
 
     fn beat(worker: &str, counter: u64) -> Beat {
-        Beat { worker: worker.to_owned(), incarnation: "i".to_owned(), counter, changes: 0 }
+        Beat { worker: worker.to_owned(), incarnation: "i".to_owned(), counter, changes: 0, load: 0 }
     }
 
     fn owned(owner: &str, counter: u64) -> Lease {
@@ -186,7 +236,22 @@ mod tests {
         assert_eq!(liveness.next_death(), None);
         assert!(liveness.observe(&[beat("a", 2)], at(3_200), at(3_210)), "and so is a return");
         assert!(!liveness.is_abandoned(&owned("a", 1)));
-        assert_eq!(liveness.living().collect::<Vec<_>>(), [("a", Life::Alive)]);
+        assert_eq!(liveness.living().collect::<Vec<_>>(), [("a", Life::Alive, 0)]);
+    }
+
+    #[test]
+    fn a_death_by_an_old_read_does_not_outlast_a_new_one() {
+        let start = Instant::now();
+        let at = |ms: u64| start + Duration::from_millis(ms);
+        let mut liveness = Liveness::new(LIMIT, FOREIGN);
+        liveness.observe(&[beat("a", 1)], at(0), at(0));
+        liveness.observe(&[beat("a", 1)], at(3_000), at(3_001));
+        assert!(liveness.is_still_dead("a", Some(&beat("a", 1)), at(3_002), at(3_003)));
+        assert!(liveness.is_still_dead("a", None, at(3_002), at(3_003)), "it said goodbye");
+        let reborn = Beat { incarnation: "ii".to_owned(), ..beat("a", 1) };
+        assert!(!liveness.is_still_dead("a", Some(&reborn), at(3_002), at(3_003)));
+        assert!(!liveness.is_abandoned(&owned("a", 1)));
+        assert!(!liveness.is_still_dead("nobody", None, at(3_002), at(3_003)));
     }
 
     #[test]

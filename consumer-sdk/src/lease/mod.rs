@@ -5,6 +5,7 @@
 //! - `machine` decides, purely, what a worker does about the leases it sees.
 //! - `liveness` tells which workers are alive, by watching their heartbeats on its own clock.
 //! - `family` tells which leases are missing: at the start, and when a shard ends.
+//! - `weight` measures what the shards bring, so that the load is even in bytes, not in shards alone.
 //! - `fence` closes when this worker could not renew its heartbeat for too long.
 
 pub(crate) mod checkpointer;
@@ -17,7 +18,9 @@ pub(crate) mod machine;
 mod model;
 mod store;
 mod table;
+pub(crate) mod weight;
 
-pub use model::{Holding, Lease};
+pub use model::{Holding, Lease, PendingCheckpoint};
+pub(crate) use store::answered;
 pub use store::{Beat, Error, LeaseStore};
 pub use table::Table;

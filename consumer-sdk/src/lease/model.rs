@@ -1,8 +1,9 @@
 //! One lease.
 
+use bytes::Bytes;
 use headworks_record::{HashRange, ShardId};
 
-use crate::position::Checkpoint;
+use crate::position::{Checkpoint, Position};
 
 /// One item of the lease table: a shard, who reads it, and how far it was read.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -24,6 +25,18 @@ pub struct Lease {
     pub children: Vec<ShardId>,
     /// The shard's hash range; older KCLs do not store it.
     pub range: Option<HashRange>,
+    /// A checkpoint that was prepared and not yet committed.
+    pub pending: Option<PendingCheckpoint>,
+}
+
+/// A checkpoint that an application announced before it did something outside, in order to find out after a
+/// crash how far it came. The KCL's `pendingCheckpoint` attributes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PendingCheckpoint {
+    /// The place that is to be checkpointed.
+    pub position: Position,
+    /// What the application wanted to remember with it.
+    pub state: Option<Bytes>,
 }
 
 impl Lease {
@@ -38,6 +51,7 @@ impl Lease {
             parents: Vec::new(),
             children: Vec::new(),
             range: None,
+            pending: None,
         }
     }
 

@@ -1,9 +1,12 @@
 //! The boundary to the lease table.
 
+use std::time::Duration;
+
 use async_trait::async_trait;
 use headworks_record::ShardId;
+use tokio::time::timeout;
 
-use super::model::{Holding, Lease};
+use super::model::{Holding, Lease, PendingCheckpoint};
 use crate::position::Checkpoint;
 
 /// One worker's heartbeat.
@@ -17,6 +20,8 @@ pub struct Beat {
     pub counter: u64,
     /// How often this worker changed leases in a way that others should look at soon.
     pub changes: u64,
+    /// Bytes/s that this worker reads from all of its shards.
+    pub load: u64,
 }
 
 /// Where leases and heartbeats are kept. Every write to a lease is conditional: see [`Lease::counter`].
@@ -48,6 +53,21 @@ pub trait LeaseStore: std::fmt::Debug + Send + Sync + 'static {
         children: &[ShardId],
     ) -> Result<Holding, Error>;
 
+    /// Announces a checkpoint that will be committed by [`LeaseStore::checkpoint`]; returns the holding for the
+    /// next write.
+    async fn prepare_checkpoint(
+        &self,
+        holding: &Holding,
+        pending: &PendingCheckpoint,
+    ) -> Result<Holding, Error> {
+        let _ = pending;
+        Err(Error::Refused {
+            operation: "a prepared checkpoint",
+            table: holding.shard.to_string(),
+            reason: "this lease store has none".to_owned(),
+        })
+    }
+
     /// Gives the lease up.
     async fn release(&self, holding: &Holding) -> Result<(), Error>;
 
@@ -55,11 +75,31 @@ pub trait LeaseStore: std::fmt::Debug + Send + Sync + 'static {
     /// ones fail with [`Error::WorkerTaken`] if another incarnation did so.
     async fn beat(&self, beat: &Beat, first: bool) -> Result<(), Error>;
 
-    /// All heartbeats.
+    /// All heartbeats; the read may be a little old.
     async fn beats(&self) -> Result<Vec<Beat>, Error>;
+
+    /// One worker's heartbeat, by a consistent read: asked before a worker is taken for dead. An
+    /// implementation may leave it out if its [`LeaseStore::beats`] is consistent.
+    async fn beat_of(&self, worker: &str) -> Result<Option<Beat>, Error> {
+        Ok(self.beats().await?.into_iter().find(|beat| beat.worker == worker))
+    }
 
     /// Removes the worker's heartbeat, if it is still this incarnation's.
     async fn retire(&self, beat: &Beat) -> Result<(), Error>;
+}
+
+/// A call that counts as unavailable when it gets no answer within the limit.
+pub(crate) async fn answered<T>(
+    limit: Duration,
+    call: impl Future<Output = Result<T, Error>>,
+) -> Result<T, Error> {
+    timeout(limit, call).await.unwrap_or_else(|_| {
+        Err(Error::Unavailable {
+            operation: "a request",
+            table: "leases or heartbeats".to_owned(),
+            reason: format!("no answer within {limit:?}"),
+        })
+    })
 }
 
 /// Why the lease table could not be read or written.

@@ -6,15 +6,16 @@ use async_trait::async_trait;
 use aws_sdk_dynamodb::Client;
 use aws_sdk_dynamodb::error::{ProvideErrorMetadata, SdkError};
 use aws_sdk_dynamodb::operation::update_item::UpdateItemError;
+use aws_sdk_dynamodb::primitives::Blob;
 use aws_sdk_dynamodb::types::{
     AttributeDefinition, AttributeValue, BillingMode, KeySchemaElement, KeyType,
-    ReturnValuesOnConditionCheckFailure, ScalarAttributeType, TableStatus, TimeToLiveSpecification,
+    ReturnValuesOnConditionCheckFailure, ScalarAttributeType, TableStatus, TimeToLiveSpecification, Update,
 };
 use headworks_record::ShardId;
 use tokio::time::Instant;
 
 use super::item::{self, Item};
-use super::model::{Holding, Lease};
+use super::model::{Holding, Lease, PendingCheckpoint};
 use super::store::{Beat, Error, LeaseStore};
 use crate::position::Checkpoint;
 
@@ -22,6 +23,7 @@ const WORKER: &str = "worker";
 const INCARNATION: &str = "incarnation";
 const BEATS: &str = "beats";
 const CHANGES: &str = "changes";
+const LOAD: &str = "load";
 const EXPIRES: &str = "expires";
 
 /// How long the heartbeat of a worker that vanished stays in its table. DynamoDB removes it some time
@@ -108,8 +110,37 @@ impl Table {
         Ok(())
     }
 
-    async fn expire_beats(&self) {
-        let enabled = self.client.describe_time_to_live().table_name(&self.workers).send().await;
+    /// Every table of the account whose key is that of leases.
+    pub(crate) async fn lease_tables(client: &Client) -> Result<Vec<String>, Error> {
+        let (mut found, mut from) = (Vec::new(), None);
+        loop {
+            let page = client.list_tables().set_exclusive_start_table_name(from).send().await;
+            let page = page.map_err(|error| failed("ListTables", "*", &error))?;
+            for table in page.table_names.unwrap_or_default() {
+                let described = client.describe_table().table_name(&table).send().await;
+                let described = described.map_err(|error| failed("DescribeTable", &table, &error))?;
+                let keys = described.table.and_then(|table| table.key_schema).unwrap_or_default();
+                if matches!(&keys[..], [key] if key.attribute_name() == item::KEY) {
+                    found.push(table);
+                }
+            }
+            from = page.last_evaluated_table_name;
+            if from.is_none() {
+                found.sort();
+                return Ok(found);
+            }
+        }
+    }
+
+    /// A table for identities of records, beside the application's own.
+    pub(crate) async fn prepare_identities(&self, table: &str, key: &str) -> Result<(), Error> {
+        self.ensure(table, key).await?;
+        self.expire(table).await;
+        Ok(())
+    }
+
+    async fn expire(&self, table: &str) {
+        let enabled = self.client.describe_time_to_live().table_name(table).send().await;
         let status = enabled.ok().and_then(|o| o.time_to_live_description?.time_to_live_status);
         if status.is_some_and(|status| matches!(status.as_str(), "ENABLED" | "ENABLING")) {
             return;
@@ -117,10 +148,10 @@ impl Table {
         let Ok(ttl) = TimeToLiveSpecification::builder().enabled(true).attribute_name(EXPIRES).build() else {
             return;
         };
-        let request = self.client.update_time_to_live().table_name(&self.workers);
+        let request = self.client.update_time_to_live().table_name(table);
         if let Err(error) = request.time_to_live_specification(ttl).send().await {
-            // Only tidiness is lost: items of vanished workers stay.
-            tracing::warn!(table = self.workers, code = error.code(), "cannot enable expiry of heartbeats");
+            // Only tidiness is lost: items that nobody needs stay.
+            tracing::warn!(table, code = error.code(), "cannot enable expiry of items");
         }
     }
 
@@ -142,10 +173,60 @@ impl Table {
         }
     }
 
+    /// A checkpoint as one action of a transaction, with the same condition as [`LeaseStore::checkpoint`].
+    pub(crate) fn checkpoint_action(
+        &self,
+        holding: &Holding,
+        checkpoint: &Checkpoint,
+    ) -> Result<Update, Error> {
+        Update::builder()
+            .table_name(&self.leases)
+            .key(item::KEY, AttributeValue::S(holding.shard.to_string()))
+            .update_expression(
+                "SET #checkpoint = :checkpoint, #sub = :sub, #counter = :next, #switches = :zero \
+                 REMOVE pendingCheckpoint, pendingCheckpointSubSequenceNumber, pendingCheckpointState",
+            )
+            .condition_expression("#owner = :me AND #counter = :counter")
+            .expression_attribute_names("#owner", item::OWNER)
+            .expression_attribute_names("#counter", item::COUNTER)
+            .expression_attribute_names("#switches", item::OWNER_SWITCHES)
+            .expression_attribute_names("#checkpoint", item::CHECKPOINT)
+            .expression_attribute_names("#sub", item::SUB)
+            .expression_attribute_values(":me", AttributeValue::S(holding.owner.clone()))
+            .expression_attribute_values(":counter", item::num(holding.counter))
+            .expression_attribute_values(":next", item::num(holding.counter + 1))
+            .expression_attribute_values(":zero", item::num(0))
+            .expression_attribute_values(":checkpoint", AttributeValue::S(checkpoint.text().into_owned()))
+            .expression_attribute_values(":sub", item::num(checkpoint.sub()))
+            .build()
+            .map_err(|error| Error::Refused {
+                operation: "TransactWriteItems",
+                table: self.leases.clone(),
+                reason: error.to_string(),
+            })
+    }
+
     fn read(&self, item: &Item) -> Result<Lease, Error> {
         item::read(item).map_err(|reason| Error::InvalidItem {
             table: self.leases.clone(),
             key: item.get(item::KEY).and_then(|key| key.as_s().ok()).cloned().unwrap_or_default(),
+            reason,
+        })
+    }
+
+    fn read_beat(&self, item: &Item) -> Result<Beat, Error> {
+        let read = || -> Result<Beat, String> {
+            Ok(Beat {
+                worker: item::text(item, WORKER)?.unwrap_or_default().to_owned(),
+                incarnation: item::text(item, INCARNATION)?.unwrap_or_default().to_owned(),
+                counter: item::number(item, BEATS)?.unwrap_or(0),
+                changes: item::number(item, CHANGES)?.unwrap_or(0),
+                load: item::number(item, LOAD)?.unwrap_or(0),
+            })
+        };
+        read().map_err(|reason| Error::InvalidItem {
+            table: self.workers.clone(),
+            key: item.get(WORKER).and_then(|key| key.as_s().ok()).cloned().unwrap_or_default(),
             reason,
         })
     }
@@ -170,7 +251,7 @@ impl Table {
 impl LeaseStore for Table {
     async fn prepare(&self) -> Result<(), Error> {
         tokio::try_join!(self.ensure(&self.leases, item::KEY), self.ensure(&self.workers, WORKER))?;
-        self.expire_beats().await;
+        self.expire(&self.workers).await;
         Ok(())
     }
 
@@ -237,8 +318,9 @@ impl LeaseStore for Table {
         match request.send().await {
             Ok(_) => Ok(claimed),
             Err(error) => match self.refused(&seen.shard, error).await? {
-                // The answer to the same write was lost: only this worker could have written this.
-                Some(now) if now.owner == claimed.owner && now.counter == claimed.counter => Ok(claimed),
+                // The answer to the same write was lost. Everything has to agree: owner and counter alone may
+                // also come from a checkpoint that an earlier life of this worker had on its way.
+                Some(now) if now == claimed => Ok(claimed),
                 _ => Err(Error::Conflict { shard: seen.shard.clone() }),
             },
         }
@@ -294,6 +376,53 @@ impl LeaseStore for Table {
         }
     }
 
+    async fn prepare_checkpoint(
+        &self,
+        holding: &Holding,
+        pending: &PendingCheckpoint,
+    ) -> Result<Holding, Error> {
+        let next = Holding { counter: holding.counter + 1, ..holding.clone() };
+        let mut expression = "SET #counter = :next, #pending = :pending, #pending_sub = :sub".to_owned();
+        let mut request = self
+            .client
+            .update_item()
+            .table_name(&self.leases)
+            .key(item::KEY, AttributeValue::S(holding.shard.to_string()))
+            .condition_expression("#owner = :me AND #counter = :counter")
+            .expression_attribute_names("#owner", item::OWNER)
+            .expression_attribute_names("#counter", item::COUNTER)
+            .expression_attribute_names("#pending", item::PENDING)
+            .expression_attribute_names("#pending_sub", item::PENDING_SUB)
+            .expression_attribute_names("#pending_state", item::PENDING_STATE)
+            .expression_attribute_values(":me", AttributeValue::S(holding.owner.clone()))
+            .expression_attribute_values(":counter", item::num(holding.counter))
+            .expression_attribute_values(":next", item::num(next.counter))
+            .expression_attribute_values(":pending", AttributeValue::S(pending.position.sequence.to_string()))
+            .expression_attribute_values(":sub", item::num(pending.position.sub))
+            .return_values_on_condition_check_failure(ReturnValuesOnConditionCheckFailure::AllOld);
+        match &pending.state {
+            Some(state) => {
+                expression.push_str(", #pending_state = :state");
+                let state = AttributeValue::B(Blob::new(state.to_vec()));
+                request = request.expression_attribute_values(":state", state);
+            }
+            None => expression.push_str(" REMOVE #pending_state"),
+        }
+        match request.update_expression(expression).send().await {
+            Ok(_) => Ok(next),
+            Err(error) => match self.refused(&holding.shard, error).await? {
+                Some(now)
+                    if now.owner.as_deref() == Some(&next.owner)
+                        && now.counter == next.counter
+                        && now.pending.as_ref() == Some(pending) =>
+                {
+                    Ok(next)
+                }
+                _ => Err(Error::Conflict { shard: holding.shard.clone() }),
+            },
+        }
+    }
+
     async fn release(&self, holding: &Holding) -> Result<(), Error> {
         let request = self
             .client
@@ -328,14 +457,16 @@ impl LeaseStore for Table {
             .table_name(&self.workers)
             .key(WORKER, AttributeValue::S(beat.worker.clone()))
             .update_expression(
-                "SET #incarnation = :me, #changes = :changes, #expires = :expires ADD #beats :one",
+                "SET #incarnation = :me, #changes = :changes, #load = :load, #expires = :expires ADD #beats :one",
             )
             .expression_attribute_names("#incarnation", INCARNATION)
             .expression_attribute_names("#changes", CHANGES)
+            .expression_attribute_names("#load", LOAD)
             .expression_attribute_names("#expires", EXPIRES)
             .expression_attribute_names("#beats", BEATS)
             .expression_attribute_values(":me", AttributeValue::S(beat.incarnation.clone()))
             .expression_attribute_values(":changes", item::num(beat.changes))
+            .expression_attribute_values(":load", item::num(beat.load))
             .expression_attribute_values(":expires", item::num((now + KEEP_BEATS).as_secs()))
             .expression_attribute_values(":one", item::num(1));
         if !first {
@@ -352,23 +483,19 @@ impl LeaseStore for Table {
     }
 
     async fn beats(&self) -> Result<Vec<Beat>, Error> {
-        let read = |item: Item| -> Result<Beat, String> {
-            Ok(Beat {
-                worker: item::text(&item, WORKER)?.unwrap_or_default().to_owned(),
-                incarnation: item::text(&item, INCARNATION)?.unwrap_or_default().to_owned(),
-                counter: item::number(&item, BEATS)?.unwrap_or(0),
-                changes: item::number(&item, CHANGES)?.unwrap_or(0),
-            })
-        };
-        // A stale read only makes a worker look alive for longer.
+        // A read that is a little old may show a worker silent that is not: see `beat_of`.
         let items = self.scan(&self.workers, false).await?;
-        items
-            .into_iter()
-            .map(|item| {
-                let key = item.get(WORKER).and_then(|key| key.as_s().ok()).cloned().unwrap_or_default();
-                read(item).map_err(|reason| Error::InvalidItem { table: self.workers.clone(), key, reason })
-            })
-            .collect()
+        items.iter().map(|item| self.read_beat(item)).collect()
+    }
+
+    async fn beat_of(&self, worker: &str) -> Result<Option<Beat>, Error> {
+        let request = self.client.get_item().table_name(&self.workers).consistent_read(true);
+        let found = request
+            .key(WORKER, AttributeValue::S(worker.to_owned()))
+            .send()
+            .await
+            .map_err(|error| failed("GetItem", &self.workers, &error))?;
+        found.item.map(|item| self.read_beat(&item)).transpose()
     }
 
     async fn retire(&self, beat: &Beat) -> Result<(), Error> {

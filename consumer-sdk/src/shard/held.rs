@@ -5,10 +5,12 @@ use std::time::Duration;
 
 use headworks_record::{HashRange, ShardId};
 use headworks_telemetry::RecordTracer;
+use tokio::sync::oneshot;
 
 use super::session::Session;
 use crate::backoff::Backoff;
 use crate::config::Config;
+use crate::dead_letter::DeadLetters;
 use crate::dedup::{Failure, Handover, History, Window};
 use crate::delivery::Interrupt;
 use crate::error::Error;
@@ -16,7 +18,7 @@ use crate::fanout::registration::limited;
 use crate::handle::{Handle, ShardGauge};
 use crate::lease::heartbeat::Changes;
 use crate::lease::machine::Leases;
-use crate::lease::{Lease, LeaseStore, family};
+use crate::lease::{Lease, LeaseStore, answered, family};
 use crate::position::{Checkpoint, Position, Start};
 use crate::streams::{self, ReadFrom, ShardFilter, ShardInfo, Streams};
 
@@ -29,8 +31,10 @@ pub(crate) struct Context {
     pub(crate) tracer: RecordTracer,
     pub(crate) handle: Handle,
     pub(crate) changes: Changes,
-    pub(crate) consumer_arn: Arc<str>,
+    /// `None` where shards are polled.
+    pub(crate) consumer_arn: Option<Arc<str>>,
     pub(crate) handover: Handover,
+    pub(crate) letters: Option<Arc<dyn DeadLetters>>,
 }
 
 impl Context {
@@ -46,6 +50,8 @@ impl Context {
 /// Why the loop over events was left.
 pub(super) enum Exit {
     Ended(Vec<ShardInfo>),
+    /// To be read from elsewhere; whoever asked waits for the answer.
+    Moved(Checkpoint, oneshot::Sender<Result<Checkpoint, Error>>),
     Stopped,
     Lost,
     Failed(Error),
@@ -77,6 +83,7 @@ impl Held {
 
     pub(super) async fn create_children(&self, children: &[ShardInfo]) -> Result<Vec<ShardId>, Error> {
         let (store, shard) = (&self.context.store, &self.lease.shard);
+        let limit = self.context.config.call_timeout;
         let listed;
         let mut all: &[ShardInfo] = children;
         let children = match children {
@@ -94,13 +101,17 @@ impl Held {
         leases.insert(shard.clone(), self.lease.clone());
         let relisted;
         if merged {
-            leases = store.leases().await?.into_iter().map(|lease| (lease.shard.clone(), lease)).collect();
+            leases = answered(limit, store.leases())
+                .await?
+                .into_iter()
+                .map(|lease| (lease.shard.clone(), lease))
+                .collect();
             relisted =
                 self.context.shards(ShardFilter::All).await.map_err(|e| self.context.stream_error(e))?;
             all = &relisted;
         }
         for lease in family::successors(&children, all, &leases) {
-            if store.create(&lease).await? {
+            if answered(limit, store.create(&lease)).await? {
                 tracing::info!(shard = %lease.shard, parents = ?lease.parents, "a lease was created");
             }
         }
@@ -175,6 +186,7 @@ impl Held {
         let mut backoff = retries();
         loop {
             let built = tokio::select! {
+                biased;
                 built = history.window() => built,
                 () = self.session.over() => return Err(Exit::Stopped),
             };

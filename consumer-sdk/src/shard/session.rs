@@ -1,5 +1,7 @@
 //! The time between a claim and its end: whether records may be delivered.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use headworks_record::ShardId;
@@ -16,13 +18,14 @@ pub(crate) struct Session {
     era: u64,
     stop: CancellationToken,
     lost: CancellationToken,
+    bytes: Arc<AtomicU64>,
 }
 
 impl Session {
     /// A session that began in this era of the fence.
     pub(crate) fn new(shard: ShardId, fence: Fence, era: u64) -> Self {
         let (stop, lost) = (CancellationToken::new(), CancellationToken::new());
-        Self { shard, fence, era, stop, lost }
+        Self { shard, fence, era, stop, lost, bytes: Arc::default() }
     }
 
     pub(crate) fn shard(&self) -> &ShardId {
@@ -41,6 +44,16 @@ impl Session {
             self.lost.cancel();
         }
         open
+    }
+
+    /// So many bytes more were read.
+    pub(crate) fn read(&self, bytes: usize) {
+        self.bytes.fetch_add(bytes as u64, Ordering::Relaxed);
+    }
+
+    /// Bytes read in all.
+    pub(crate) fn bytes(&self) -> u64 {
+        self.bytes.load(Ordering::Relaxed)
     }
 
     /// Asks for a good end: what is in hand is finished, checkpointed and released.
@@ -68,6 +81,7 @@ impl Session {
     /// Completes when the session is to end in either way.
     pub(crate) async fn over(&self) {
         tokio::select! {
+            biased;
             () = self.stop.cancelled() => {}
             () = self.lost.cancelled() => {}
         }
@@ -76,6 +90,7 @@ impl Session {
     /// Waits; tells whether the session was to end meanwhile.
     pub(crate) async fn over_within(&self, delay: Duration) -> bool {
         tokio::select! {
+            biased;
             () = sleep(delay) => false,
             () = self.over() => true,
         }

@@ -6,15 +6,17 @@ use headworks_record::ShardId;
 use tokio_util::task::AbortOnDropHandle;
 
 use super::held::{Exit, Held, retries};
+use crate::admin::resolve;
+use crate::dead_letter::{DeadLetter, write_before_moving_on};
 use crate::dedup::Window;
 use crate::delivered::Batch;
-use crate::delivery::Delivery;
+use crate::delivery::{Checkpoints, Delivery, Opening};
 use crate::error::Error;
 use crate::fanout::{Fetched, Fetcher, Ownership};
 use crate::lease;
 use crate::lease::checkpointer::{Checkpointer, Last, Progress};
 use crate::position::{Checkpoint, Position};
-use crate::reader::Reader;
+use crate::reader::{Reader, Rejected};
 use crate::spans;
 use crate::streams::{Event, ShardInfo};
 
@@ -55,6 +57,17 @@ impl<D: Delivery> Worker<D> {
             self.held.session.lost_token(),
             self.held.gauge.clone(),
         );
+        self.delivery.open(Opening {
+            shard: self.held.lease.shard.clone(),
+            checkpoint: self.held.lease.checkpoint.clone(),
+            pending: self.held.lease.pending.clone(),
+            checkpoints: Checkpoints::new(
+                self.held.lease.shard.clone(),
+                self.held.context.store.clone(),
+                checkpointer.progress(),
+                config.call_timeout,
+            ),
+        });
         let exit = self.read(&mut checkpointer).await;
         self.finish(exit, checkpointer).await
     }
@@ -89,16 +102,33 @@ impl<D: Delivery> Worker<D> {
             done,
         );
         let progress = checkpointer.progress();
+        let mut wishes = self.held.gauge.seeks();
         let mut durable = matches!(self.held.lease.checkpoint, Checkpoint::At(_));
         loop {
             let fetched = tokio::select! {
                 biased;
                 () = self.held.session.over() => return Exit::Stopped,
+                error = self.delivery.failure() => return Exit::Failed(error),
+                Some(seek) = wishes.recv() => {
+                    let shard = &self.held.lease.shard;
+                    match resolve(self.held.context.streams.as_ref(), shard, &seek.target).await {
+                        Ok(to) => return Exit::Moved(to, seek.answer),
+                        Err(error) => {
+                            // Whoever asked may have gone; the shard is read on.
+                            let _ = seek.answer.send(Err(self.held.context.stream_error(error)));
+                            continue;
+                        }
+                    }
+                }
                 fetched = events.recv() => fetched,
             };
             // The permit is held until the event is done: it bounds what is read ahead.
             let (event, received, _permit) = match fetched {
                 Some(Fetched::Event { event, received, permit }) => (event, received, permit),
+                Some(Fetched::Polling) => {
+                    self.held.gauge.polled();
+                    continue;
+                }
                 Some(Fetched::Superseded) => return Exit::Lost,
                 Some(Fetched::Failed(error)) => return Exit::Failed(self.held.context.stream_error(error)),
                 Some(Fetched::Gone(error)) => match self.held.gone(error).await {
@@ -113,6 +143,7 @@ impl<D: Delivery> Worker<D> {
             if !durable && let Some(position) = place_before(&event) {
                 // A start that is only a word in the lease would begin elsewhere after a fail-over.
                 let written = tokio::select! {
+                    biased;
                     written = checkpointer.write_now(position) => written,
                     () = self.held.session.over() => return Exit::Stopped,
                 };
@@ -149,6 +180,8 @@ impl<D: Delivery> Worker<D> {
     ) -> Result<(), Exit> {
         let mut read = reader.read(event, received);
         self.held.gauge.count(&read.counts);
+        self.held.session.read(event.bytes());
+        self.put_away(std::mem::take(&mut read.rejected)).await?;
         if let Some(window) = &mut self.window {
             self.held.gauge.dropped(&window.drop_repeats(&mut read.records));
         }
@@ -186,6 +219,21 @@ impl<D: Delivery> Worker<D> {
         }
     }
 
+    /// What cannot be taken apart is durable elsewhere before anything behind it is delivered.
+    async fn put_away(&mut self, rejected: Vec<Rejected>) -> Result<(), Exit> {
+        let context = &self.held.context;
+        for Rejected { whole, error } in rejected {
+            let Some(letters) = &context.letters else { return Err(Exit::Failed(error.into())) };
+            let (application, message) = (&context.config.application, error.to_string());
+            let letter = DeadLetter::new(application, error.code(), &message, 0, whole, true);
+            let limit = context.config.call_timeout;
+            write_before_moving_on(letters, &letter, limit, &self.held.session).await?;
+            tracing::warn!(origin = letter.origin(), message, "a dead letter was written");
+            self.held.gauge.dead_lettered(1);
+        }
+        Ok(())
+    }
+
     async fn finish(mut self, exit: Exit, checkpointer: Checkpointer) -> Outcome {
         let exit = match exit {
             Exit::Ended(children) => match self.end(children).await {
@@ -207,14 +255,29 @@ impl<D: Delivery> Worker<D> {
             };
         }
         // What the caller still has in hand may be acknowledged; the whole drain is bounded elsewhere too.
-        let drain = tokio::time::timeout(self.held.context.config.drain_timeout, self.delivery.drain());
+        let drain = tokio::time::timeout(
+            self.held.context.config.drain_timeout,
+            self.delivery.drain(&self.held.session),
+        );
         tokio::select! {
+            biased;
             drained = drain => if drained.is_err() {
                 tracing::warn!(shard = %self.held.lease.shard, "records in hand were not finished in time");
             },
             () = self.held.session.lost_token().cancelled_owned() => {}
         }
         self.held.session.lose();
+        if let Exit::Moved(to, answer) = exit {
+            return match checkpointer.finish(Last::Move { to: to.clone() }).await {
+                Ok(()) => {
+                    tracing::info!(shard = %self.held.lease.shard, checkpoint = %to.text(), "the shard was moved");
+                    // Whoever asked may have gone.
+                    let _ = answer.send(Ok(to));
+                    Outcome::Released
+                }
+                Err(error) => ended_by(error),
+            };
+        }
         let released = match &exit {
             Exit::Failed(_) => {
                 // The failure is what matters: giving up the lease is tried for a moment only.

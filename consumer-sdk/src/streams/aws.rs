@@ -15,6 +15,7 @@ use bytes::Bytes;
 use futures_util::StreamExt;
 use headworks_record::{HashKey, HashRange, ShardId};
 
+use super::limits::ShardReads;
 use super::{
     ConsumerId, Error, Event, Page, RawRecord, ReadFrom, Registered, Registration, ShardFilter, ShardInfo,
     Streams, Subscription,
@@ -200,15 +201,24 @@ impl Streams for Kinesis {
             .send()
             .await
             .map_err(|error| classify(OPERATION, &error))?;
-        output.shard_iterator.ok_or_else(|| Error::Unavailable {
+        let iterator = output.shard_iterator.ok_or_else(|| Error::Unavailable {
             operation: OPERATION,
             message: "the answer has no iterator".to_owned(),
-        })
+        })?;
+        Ok(with_shard(shard, &iterator))
     }
 
     async fn records(&self, iterator: &str, most: usize) -> Result<Page, Error> {
         const OPERATION: &str = "GetRecords";
         let limit = i32::try_from(most).unwrap_or(i32::MAX).clamp(1, GET_RECORDS_LIMIT);
+        let (shard, iterator) = split_shard(iterator).ok_or_else(|| Error::Refused {
+            operation: OPERATION,
+            message: "the iterator was not made by this reader".to_owned(),
+        })?;
+        // By whichever consumer of this process: the service counts them all.
+        let region = self.client.config().region().map(AsRef::as_ref).unwrap_or_default();
+        let reads = ShardReads::of(region, self.stream.rsplit('/').next().unwrap_or_default(), &shard);
+        reads.turn().await;
         let request = self.client.get_records().shard_iterator(iterator).limit(limit);
         let output = request
             .set_stream_arn(self.given_arn())
@@ -216,14 +226,27 @@ impl Streams for Kinesis {
             .await
             .map_err(|error| classify(OPERATION, &error))?;
         let next = output.next_shard_iterator.filter(|iterator| !iterator.is_empty());
+        let next = next.map(|iterator| with_shard(&shard, &iterator));
         let end = match next {
             None => Some(children(OPERATION, output.child_shards.unwrap_or_default())?),
             Some(_) => None,
         };
         let records = read_records(OPERATION, output.records)?;
         let millis_behind = output.millis_behind_latest.unwrap_or(0).max(0) as u64;
-        Ok(Page { event: Event { records, continuation: None, millis_behind, end }, next })
+        let event = Event { records, continuation: None, millis_behind, end };
+        reads.brought(event.bytes());
+        Ok(Page { event, next })
     }
+}
+
+/// Iterators are opaque; this reader's name their shard in front, so that its limits are known.
+fn with_shard(shard: &ShardId, iterator: &str) -> String {
+    format!("{shard} {iterator}")
+}
+
+fn split_shard(iterator: &str) -> Option<(ShardId, &str)> {
+    let (shard, iterator) = iterator.split_once(' ')?;
+    Some((ShardId::from(shard), iterator))
 }
 
 fn read_event(event: types::SubscribeToShardEvent) -> Result<Event, Error> {
@@ -301,7 +324,7 @@ fn state(status: &ConsumerStatus) -> Registration {
 }
 
 /// Sorts what the SDK reports into what a reader can do about it.
-fn classify<E, R>(operation: &'static str, error: &SdkError<E, R>) -> Error
+pub(crate) fn classify<E, R>(operation: &'static str, error: &SdkError<E, R>) -> Error
 where
     E: ProvideErrorMetadata + std::error::Error + 'static,
     R: std::fmt::Debug,

@@ -1,6 +1,7 @@
 //! The boundary to Kinesis: one stream, as a consumer sees it.
 
 mod aws;
+mod limits;
 
 use std::time::SystemTime;
 
@@ -11,7 +12,7 @@ use futures_util::stream::BoxStream;
 use headworks_record::{HashRange, ShardId};
 
 pub use aws::Kinesis;
-pub(crate) use aws::describe;
+pub(crate) use aws::{classify, describe};
 
 use crate::position::SequenceNumber;
 

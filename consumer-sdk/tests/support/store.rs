@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
 use headworks_consumer::Checkpoint;
-use headworks_consumer::lease::{Beat, Error, Holding, Lease, LeaseStore};
+use headworks_consumer::lease::{Beat, Error, Holding, Lease, LeaseStore, PendingCheckpoint};
 use headworks_record::ShardId;
 
 #[derive(Debug, Default)]
@@ -129,11 +129,21 @@ impl LeaseStore for FakeStore {
     ) -> Result<Holding, Error> {
         self.change(holding, |lease| {
             lease.checkpoint = checkpoint.clone();
+            lease.pending = None;
             lease.children = children.to_vec();
         })
         .await?;
         let mut tables = self.tables.lock().unwrap();
         tables.written.push((holding.shard.clone(), holding.owner.clone(), checkpoint.clone()));
+        Ok(Holding { counter: holding.counter + 1, ..holding.clone() })
+    }
+
+    async fn prepare_checkpoint(
+        &self,
+        holding: &Holding,
+        pending: &PendingCheckpoint,
+    ) -> Result<Holding, Error> {
+        self.change(holding, |lease| lease.pending = Some(pending.clone())).await?;
         Ok(Holding { counter: holding.counter + 1, ..holding.clone() })
     }
 

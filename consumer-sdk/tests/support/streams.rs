@@ -44,6 +44,12 @@ pub struct FakeStreams {
     pub session: Duration,
     /// What plain reads fail with, while there is something.
     pub read_fails: Arc<Mutex<Option<Error>>>,
+    /// What registrations fail with.
+    pub register_fails: Arc<Mutex<Option<Error>>>,
+    /// What subscriptions fail with.
+    pub subscribe_fails: Arc<Mutex<Option<Error>>>,
+    /// The next so many plain reads find their iterator expired.
+    pub expires: Arc<AtomicUsize>,
     /// Whether every second plain read is throttled.
     pub throttles: Arc<AtomicBool>,
 }
@@ -79,6 +85,9 @@ impl FakeStreams {
             stalled: Arc::default(),
             session: Duration::from_secs(300),
             read_fails: Arc::default(),
+            register_fails: Arc::default(),
+            subscribe_fails: Arc::default(),
+            expires: Arc::default(),
             throttles: Arc::default(),
         }
     }
@@ -183,7 +192,7 @@ impl FakeStreams {
             ReadFrom::At(sequence) => number(sequence) - 1,
             ReadFrom::After(sequence) => number(sequence),
             ReadFrom::AtTimestamp(time) => {
-                let ms = time.duration_since(std::time::UNIX_EPOCH).unwrap().as_millis() as u64;
+                let ms = time.duration_since(std::time::UNIX_EPOCH).unwrap_or_default().as_millis() as u64;
                 let records = &stream.shards[shard].records;
                 let first = records.iter().find(|record| record.arrival_ms >= ms);
                 first.map_or(stream.sequence, |record| number(&record.sequence_number) - 1)
@@ -239,6 +248,9 @@ impl Streams for FakeStreams {
     }
 
     async fn register(&self, _: &str, _: &str) -> Result<Registered, Error> {
+        if let Some(error) = self.register_fails.lock().unwrap().clone() {
+            return Err(error);
+        }
         let mut stream = self.stream.lock().unwrap();
         if stream.registered.is_some() {
             return Err(Error::InUse { operation: "RegisterStreamConsumer", message: "exists".to_owned() });
@@ -249,6 +261,9 @@ impl Streams for FakeStreams {
 
     async fn subscribe(&self, _: &str, shard: &ShardId, from: &ReadFrom) -> Result<Subscription, Error> {
         tokio::time::sleep(Duration::from_millis(2)).await;
+        if let Some(error) = self.subscribe_fails.lock().unwrap().clone() {
+            return Err(error);
+        }
         self.after(shard, u64::MAX - 1)?;
         let superseded = CancellationToken::new();
         {
@@ -315,6 +330,10 @@ impl Streams for FakeStreams {
         }
         if let Some(error) = self.read_fails.lock().unwrap().clone() {
             return Err(error);
+        }
+        let expired = self.expires.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |n| n.checked_sub(1));
+        if expired.is_ok() {
+            return Err(Error::ExpiredIterator { operation: "GetRecords" });
         }
         let (shard, after) = iterator.split_once('|').unwrap();
         let (mut event, reached) = self.after_at_most(&shard.into(), after.parse().unwrap(), most.min(10))?;
