@@ -17,6 +17,11 @@ use tokio_util::task::TaskTracker;
 /// How long a connection may take to finish its request once the server stops.
 pub(crate) const GRACE: Duration = Duration::from_secs(2);
 
+/// The largest frame, and what a client may send before it is read: on a stream, and on a connection, in bytes.
+const FRAME: u32 = 256 << 10;
+const STREAM_WINDOW: u32 = 2 << 20;
+const CONNECTION_WINDOW: u32 = 8 << 20;
+
 pub(crate) type Failure = Box<dyn std::error::Error + Send + Sync>;
 
 /// What a service or a body fails with to have its connection (its stream, over HTTP/2) closed.
@@ -73,7 +78,13 @@ where
     if let Err(error) = stream.set_nodelay(true) {
         tracing::debug!(%error, "a connection without TCP_NODELAY");
     }
-    let builder = Builder::new(TokioExecutor::new());
+    let mut builder = Builder::new(TokioExecutor::new());
+    // A large put is one frame or a few, and need not wait for the window in the middle of it.
+    builder
+        .http2()
+        .max_frame_size(FRAME)
+        .initial_stream_window_size(STREAM_WINDOW)
+        .initial_connection_window_size(CONNECTION_WINDOW);
     let mut connection = std::pin::pin!(builder.serve_connection(TokioIo::new(stream), service));
     let ended = tokio::select! {
         ended = connection.as_mut() => ended,

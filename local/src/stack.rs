@@ -2,8 +2,9 @@
 
 use std::io;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use aws_sdk_kinesis::config::{BehaviorVersion, Credentials, Region};
 use tempfile::TempDir;
@@ -12,7 +13,8 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
 
 use crate::faults::Faults;
-use crate::kinesis::snapshot::{self, SnapshotError};
+use crate::kinesis::snapshot::SnapshotError;
+use crate::kinesis::store;
 use crate::kinesis::{Clock, Engine, Settings, SystemClock};
 use crate::{dynamodb, http, s3};
 
@@ -34,9 +36,9 @@ pub struct Config {
     pub faults_port: Option<u16>,
     /// Where state is kept, created when it is not there. Default: `None`, nothing is kept.
     ///
-    /// S3 objects (`s3/`) and DynamoDB tables (`dynamodb.sqlite`) are there as soon as a call has answered. Streams
-    /// with their records (`kinesis.cbor`) are written by [`Stack::shutdown`] only: a stack that is dropped or
-    /// killed leaves them as they were at its last start.
+    /// Streams with their records (`kinesis.cbor` and its log), S3 objects (`s3/`) and DynamoDB tables
+    /// (`dynamodb.sqlite`) are there as soon as a call has answered, and survive a process that is killed. Streams are
+    /// not synced to the disk call by call: a machine that loses its power may lose the last seconds.
     pub data_dir: Option<PathBuf>,
     /// How Kinesis behaves.
     pub settings: Settings,
@@ -119,6 +121,7 @@ impl StartError {
             Self::Listen { .. } => "listen-failed",
             Self::Settings(_) => "local-config-invalid",
             Self::DataDir { .. } => "data-dir-unusable",
+            Self::Snapshot(SnapshotError::InUse { .. }) => "data-dir-in-use",
             Self::Snapshot(_) => "local-snapshot-unreadable",
             Self::Data { .. } => "local-data-unreadable",
         }
@@ -127,7 +130,10 @@ impl StartError {
     /// Whether the same start may succeed later.
     #[must_use]
     pub fn is_retryable(&self) -> bool {
-        matches!(self, Self::PortTaken { .. } | Self::Listen { .. })
+        matches!(
+            self,
+            Self::PortTaken { .. } | Self::Listen { .. } | Self::Snapshot(SnapshotError::InUse { .. })
+        )
     }
 }
 
@@ -157,7 +163,8 @@ impl StopError {
     }
 }
 
-/// A running stack. Dropping it stops it without keeping the streams; [`Stack::shutdown`] keeps them.
+/// A running stack. Dropping it stops it; [`Stack::shutdown`] waits for requests under way, and leaves what it keeps
+/// compact.
 #[derive(Debug)]
 pub struct Stack {
     engine: Arc<Engine>,
@@ -165,7 +172,6 @@ pub struct Stack {
     kinesis: OnceLock<aws_sdk_kinesis::Client>,
     dynamodb: OnceLock<aws_sdk_dynamodb::Client>,
     s3: OnceLock<aws_sdk_s3::Client>,
-    snapshot: Option<PathBuf>,
     shutdown: CancellationToken,
     tasks: TaskTracker,
     _stop: DropGuard,
@@ -223,12 +229,11 @@ impl Stack {
             .await
             .map_err(|source| StartError::DataDir { path: root.clone(), source })?;
         let tables_file = config.data_dir.as_ref().map(|dir| dir.join("dynamodb.sqlite"));
-        let snapshot = config.data_dir.as_ref().map(|dir| dir.join("kinesis.cbor"));
 
         let engine =
             Arc::new(Engine::with_clock(config.settings, config.clock).with_faults(config.faults.clone()));
-        if let Some(path) = &snapshot {
-            snapshot::load(&engine, path)?;
+        if let Some(dir) = &config.data_dir {
+            open_store(&engine, dir).await?;
         }
         let database = dynamodb::open(tables_file.as_deref())
             .map_err(|reason| StartError::Data { service: "DynamoDB", reason })?;
@@ -249,7 +254,6 @@ impl Stack {
             kinesis: OnceLock::new(),
             dynamodb: OnceLock::new(),
             s3: OnceLock::new(),
-            snapshot,
             _stop: shutdown.clone().drop_guard(),
             shutdown,
             tasks,
@@ -348,12 +352,24 @@ impl Stack {
     pub async fn shutdown(&self) -> Result<(), StopError> {
         self.shutdown.cancel();
         self.tasks.wait().await;
-        let Some(path) = self.snapshot.clone() else { return Ok(()) };
         let engine = Arc::clone(&self.engine);
-        tokio::task::spawn_blocking(move || snapshot::save(&engine, &path))
+        tokio::task::spawn_blocking(move || store::close(&engine))
             .await
             .map_err(|_| StopError::Interrupted)?
             .map_err(StopError::from)
+    }
+}
+
+/// Opens what `dir` keeps. A predecessor that is just ending is waited for, as long as requests under way may take.
+pub(crate) async fn open_store(engine: &Engine, dir: &Path) -> Result<(), SnapshotError> {
+    let deadline = tokio::time::Instant::now() + http::GRACE;
+    loop {
+        match store::open(engine, dir) {
+            Err(SnapshotError::InUse { .. }) if tokio::time::Instant::now() < deadline => {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+            opened => return opened,
+        }
     }
 }
 
@@ -361,7 +377,7 @@ fn credentials() -> Credentials {
     Credentials::new(ACCESS_KEY, SECRET_KEY, None, None, "headworks-local")
 }
 
-async fn listen(service: &'static str, port: u16) -> Result<TcpListener, StartError> {
+pub(crate) async fn listen(service: &'static str, port: u16) -> Result<TcpListener, StartError> {
     http::bind(port).await.map_err(|source| match source.kind() {
         io::ErrorKind::AddrInUse => StartError::PortTaken { service, port },
         _ => StartError::Listen { service, port, source },

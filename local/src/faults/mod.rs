@@ -17,8 +17,9 @@
 //! From elsewhere, faults come and go over the control port ([`crate::Config::faults_port`]): `POST /faults` with a
 //! fault as text, `GET /faults`, `DELETE /faults/ID`.
 //!
-//! Faults are injected at the ports, where clients meet the services; a caller of the engine in the same process
-//! meets only those that concern single entries of a put. Delays and stalls take real time, whatever clock the
+//! Faults are injected at the ports, where clients meet the services. The event source mapping reads in process and
+//! meets those of `GetRecords` all the same, on each read that would find something; another caller of the engine in
+//! the same process meets only those that concern single entries of a put. Delays and stalls take real time, whatever clock the
 //! engine has.
 
 pub(crate) mod control;

@@ -3,8 +3,7 @@
 
 use std::fmt;
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
+use base64_simd::STANDARD;
 use bytes::Bytes;
 use ciborium::tag::Required;
 use serde::de::{self, DeserializeOwned, Visitor};
@@ -68,6 +67,21 @@ impl Codec {
     }
 }
 
+impl Codec {
+    /// Encodes a value that has neither blobs nor times, straight into the body.
+    pub(crate) fn encode_plain<T: Serialize>(self, value: &T) -> Result<Bytes, Error> {
+        match self {
+            Self::Json => self.encode(value),
+            Self::Cbor => {
+                let mut bytes = Vec::new();
+                ciborium::into_writer(value, &mut bytes)
+                    .map_err(|error| Error::Internal(error.to_string()))?;
+                Ok(bytes.into())
+            }
+        }
+    }
+}
+
 /// Bytes in a body.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Blob(pub(crate) Bytes);
@@ -75,7 +89,7 @@ pub(crate) struct Blob(pub(crate) Bytes);
 impl Serialize for Blob {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         if serializer.is_human_readable() {
-            serializer.serialize_str(&STANDARD.encode(&self.0))
+            serializer.serialize_str(&STANDARD.encode_to_string(&self.0))
         } else {
             serializer.serialize_bytes(&self.0)
         }
@@ -95,7 +109,7 @@ impl<'de> Deserialize<'de> for Blob {
 
             fn visit_str<E: de::Error>(self, text: &str) -> Result<Blob, E> {
                 STANDARD
-                    .decode(text)
+                    .decode_to_vec(text)
                     .map(|bytes| Blob(bytes.into()))
                     .map_err(|error| E::custom(format!("a blob is not base64: {error}")))
             }

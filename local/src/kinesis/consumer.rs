@@ -1,11 +1,12 @@
 //! Enhanced fan-out consumers and who of them is subscribed to which shard.
 
 use std::collections::HashMap;
-use std::sync::Mutex;
+use std::sync::{Mutex, MutexGuard};
 
 use tokio_util::sync::CancellationToken;
 
 use super::error::Error;
+use super::features::Attached;
 use super::sync::lock;
 
 /// What is known of a consumer.
@@ -32,6 +33,7 @@ pub(crate) struct Consumer {
     /// When CREATING ends.
     pub(crate) active_ms: i64,
     subscriptions: Mutex<Subscriptions>,
+    attached: Mutex<Attached>,
     /// Ends every subscription when the consumer or its stream is deleted.
     gone: CancellationToken,
 }
@@ -65,6 +67,7 @@ impl Consumer {
             created_ms,
             active_ms,
             subscriptions: Mutex::default(),
+            attached: Mutex::default(),
             gone: CancellationToken::new(),
         }
     }
@@ -106,6 +109,11 @@ impl Consumer {
             earlier.superseded.cancel();
         }
         Ok(Claim { superseded, gone: self.gone.clone() })
+    }
+
+    /// Its tags and its policy.
+    pub(crate) fn attached(&self) -> MutexGuard<'_, Attached> {
+        lock(&self.attached)
     }
 
     /// Ends every subscription for good.

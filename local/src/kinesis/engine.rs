@@ -1,8 +1,9 @@
 //! The engine: all streams of one account and region, behind a synchronous API.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, RwLock};
+use std::sync::{Arc, Mutex, OnceLock, RwLock};
 
+use super::account::Account;
 use super::arn;
 use super::clock::{Clock, SystemClock};
 use super::consumer::{Claim, Consumer, ConsumerInfo};
@@ -10,15 +11,14 @@ use super::error::Error;
 use super::memory::Memory;
 use super::rates::Rates;
 use super::reader::{Position, ReadBatch, ReadLimits, ShardReader, StartPosition};
-use super::record::{Put, PutEntry};
 use super::settings::{Settings, millis};
-use super::shard::{RECORD_COST, Refusal, Shard};
+use super::shard::Shard;
+use super::store::Store;
 use super::stream::{
     CreateStream, HOUR_MS, ShardInfo, Stream, StreamMode, StreamStatus, StreamSummary, describe,
     stream_not_found,
 };
 use super::sync::{read, write};
-use super::target;
 use crate::faults::Faults;
 
 /// All streams. Every method returns at once; puts to different shards do not wait for each other.
@@ -30,6 +30,9 @@ pub struct Engine {
     faults: Faults,
     memory: Memory,
     rates: Rates,
+    account: Mutex<Account>,
+    /// Where everything is kept, if it is.
+    store: OnceLock<Store>,
 }
 
 impl Engine {
@@ -49,6 +52,8 @@ impl Engine {
             faults: Faults::default(),
             memory: Memory::default(),
             rates: Rates::default(),
+            account: Mutex::default(),
+            store: OnceLock::new(),
         }
     }
 
@@ -82,6 +87,24 @@ impl Engine {
         &self.rates
     }
 
+    pub(crate) fn memory(&self) -> &Memory {
+        &self.memory
+    }
+
+    pub(crate) fn account(&self) -> &Mutex<Account> {
+        &self.account
+    }
+
+    pub(crate) fn store(&self) -> Option<&Store> {
+        self.store.get()
+    }
+
+    /// Keeps every change from now on.
+    pub(crate) fn keep_in(&self, store: Store) {
+        // A second store is dropped: an engine is opened once.
+        let _ = self.store.set(store);
+    }
+
     // ---- streams
 
     /// Creates a stream.
@@ -98,13 +121,53 @@ impl Engine {
                 request.name, self.settings.account_id
             )));
         }
-        if request.mode == StreamMode::Provisioned {
-            let current: usize = streams.values().map(|stream| stream.map().open().len()).sum();
-            self.check_shard_limit(current, request.shards as usize)?;
+        // API_CreateStream: no more than five streams in CREATING at any time.
+        let creating = |stream: &Arc<Stream>| stream.control().status(now_ms) == Some(StreamStatus::Creating);
+        if let Some(limit) = self.settings.streams_creating
+            && streams.values().filter(|stream| creating(stream)).count() >= limit
+        {
+            return Err(Error::LimitExceeded(format!(
+                "Account {} already has {limit} streams in state CREATING, its limit; wait until one is ACTIVE.",
+                self.settings.account_id
+            )));
+        }
+        match request.mode {
+            StreamMode::Provisioned => {
+                let current: usize = streams.values().map(|stream| stream.map().open().len()).sum();
+                self.check_shard_limit(current, request.shards as usize)?;
+            }
+            StreamMode::OnDemand => {
+                let on_demand =
+                    streams.values().filter(|stream| stream.control().mode == StreamMode::OnDemand);
+                self.check_on_demand(on_demand.count())?;
+            }
         }
         let stream = Arc::new(Stream::new(request, &self.settings, now_ms));
+        // Noted before anyone can put to it.
+        let mark = self.note(&stream, &stream.control(), &stream.map());
         streams.insert(stream.name().to_owned(), stream);
-        Ok(())
+        drop(streams);
+        self.flush(mark)
+    }
+
+    /// Refuses when the account has as many on-demand streams as it may.
+    pub(crate) fn check_on_demand_limit(&self) -> Result<(), Error> {
+        let streams = read(&self.streams);
+        let on_demand = streams.values().filter(|stream| stream.control().mode == StreamMode::OnDemand);
+        self.check_on_demand(on_demand.count())
+    }
+
+    fn check_on_demand(&self, current: usize) -> Result<(), Error> {
+        let limit = self.settings.on_demand_stream_limit;
+        if current < limit {
+            return Ok(());
+        }
+        // The guide's page of quotas and limits; the words are not documented.
+        Err(Error::LimitExceeded(format!(
+            "Account {} in {} already has {current} on-demand streams, its limit; delete one, or create the stream \
+             in PROVISIONED mode.",
+            self.settings.account_id, self.settings.region
+        )))
     }
 
     /// Refuses when `added` more shards would exceed the account's limit.
@@ -142,8 +205,9 @@ impl Engine {
             control.enter(StreamStatus::Deleting, now_ms, millis(self.settings.transition));
         }
         stream.set_deleted();
+        let mark = self.note_deleted(&stream);
         self.sweep_deleted(now_ms);
-        Ok(())
+        self.flush(mark)
     }
 
     /// Describes a stream in any state.
@@ -176,11 +240,13 @@ impl Engine {
     pub fn set_retention_hours(&self, name: &str, hours: i64) -> Result<(), Error> {
         let stream = self.stream(name)?;
         let now_ms = self.now_ms();
-        let mut control = stream.control();
-        control.require_active(&stream, now_ms)?;
-        control.enter(StreamStatus::Updating, now_ms, millis(self.settings.transition));
-        stream.set_retention_ms(hours.saturating_mul(HOUR_MS));
-        Ok(())
+        {
+            let mut control = stream.control();
+            control.require_active(&stream, now_ms)?;
+            control.enter(StreamStatus::Updating, now_ms, millis(self.settings.transition));
+            stream.set_retention_ms(hours.saturating_mul(HOUR_MS));
+        }
+        self.keep(&stream)
     }
 
     /// Every stream, whatever its state.
@@ -190,6 +256,15 @@ impl Engine {
 
     pub(crate) fn insert(&self, stream: Stream) {
         write(&self.streams).insert(stream.name().to_owned(), Arc::new(stream));
+    }
+
+    pub(crate) fn remove(&self, name: &str) {
+        write(&self.streams).remove(name);
+    }
+
+    /// The stream with this name, whatever its state.
+    pub(crate) fn find(&self, name: &str) -> Option<Arc<Stream>> {
+        read(&self.streams).get(name).cloned()
     }
 
     /// The stream with this name, in any state but gone.
@@ -229,8 +304,18 @@ impl Engine {
         self.sweep_deleted(now_ms);
         for stream in self.streams() {
             stream.sweep(now_ms);
+            if let Err(error) = self.scale(&stream, now_ms) {
+                tracing::error!(stream = stream.name(), %error, "an on-demand stream could not be resharded");
+            }
         }
         self.memory.report(now_ms, self.settings.max_held_bytes);
+    }
+
+    /// Trims what was read from disk to [`Settings::max_held_bytes`].
+    pub(crate) fn trim_to_bound(&self) {
+        if let Some(max) = self.settings.max_held_bytes {
+            self.memory.put(self, max, max);
+        }
     }
 
     /// How many records were trimmed before their retention was over, to keep [`Settings::max_held_bytes`].
@@ -252,86 +337,7 @@ impl Engine {
         total
     }
 
-    // ---- records
-
-    /// Puts one record.
-    ///
-    /// # Errors
-    /// `ResourceNotFound`, `Validation` for a record too large, `ThroughputExceeded` when the shard throttles.
-    pub fn put(&self, stream: &str, entry: PutEntry) -> Result<Put, Error> {
-        let mut answers = self.put_all("PutRecord", stream, vec![entry])?;
-        answers.pop().unwrap_or_else(|| Err(Error::Internal("a put was not answered".to_owned())))
-    }
-
-    /// Puts records in order; each is answered for itself. Readers of a shard are woken once.
-    ///
-    /// # Errors
-    /// `ResourceNotFound` or `Validation` for the call; `ThroughputExceeded` for single records.
-    pub fn put_batch(&self, stream: &str, entries: Vec<PutEntry>) -> Result<Vec<Result<Put, Error>>, Error> {
-        self.put_all("PutRecords", stream, entries)
-    }
-
-    fn put_all(
-        &self,
-        operation: &str,
-        stream: &str,
-        entries: Vec<PutEntry>,
-    ) -> Result<Vec<Result<Put, Error>>, Error> {
-        let stream = self.usable(stream)?;
-        let max = stream.control().max_record_kib as usize * 1_024;
-        if let Some((at, entry)) = entries.iter().enumerate().find(|(_, entry)| entry.size() > max) {
-            return Err(Error::Validation(format!(
-                "Record {} of the request is {} bytes with its partition key: the maximum of stream {} is {max} \
-                 bytes; send less, or create the stream with a larger MaxRecordSizeInKiB.",
-                at + 1,
-                entry.size(),
-                stream.name()
-            )));
-        }
-        let faults = self.faults.of_entries(operation, stream.name());
-        let now_ms = self.now_ms();
-        let horizon_ms = stream.horizon(now_ms);
-        let cost = |entry: &PutEntry| entry.size() as u64 + RECORD_COST;
-        let bound = self.settings.max_held_bytes.map(|max| (max, entries.iter().map(cost).sum()));
-        // Held while storing, so that no shard closes under a put.
-        let map = stream.map();
-        let mut touched = vec![false; map.open().len()];
-        let answers = entries
-            .into_iter()
-            .map(|entry| {
-                let at = map.place_of(entry.hash());
-                let shard = map
-                    .open()
-                    .get(at)
-                    .ok_or_else(|| Error::Internal("a stream without shards".to_owned()))?;
-                if !faults.is_empty() {
-                    let id = shard.id();
-                    let refused = faults.iter().find_map(|rule| rule.entry(&id, &entry.partition_key));
-                    if let Some(injected) = refused {
-                        return Err(target::entry_error(injected, &id, &stream));
-                    }
-                }
-                match shard.put(entry, now_ms, horizon_ms) {
-                    Ok(sequence) => {
-                        touched[at] = true;
-                        Ok(Put { shard_index: shard.identity().index, sequence })
-                    }
-                    Err(Refusal::Throttled) => Err(rate_exceeded(&shard.id(), &stream)),
-                    Err(Refusal::Closed) => {
-                        Err(Error::Internal(format!("{} is closed but mapped", shard.id())))
-                    }
-                }
-            })
-            .collect();
-        for (shard, _) in map.open().iter().zip(touched).filter(|(_, touched)| *touched) {
-            shard.wake();
-        }
-        drop(map);
-        if let Some((max, put)) = bound {
-            self.memory.put(self, put, max);
-        }
-        Ok(answers)
-    }
+    // ---- shards
 
     /// All shards that hold or take records, parents before children.
     ///
@@ -426,6 +432,8 @@ impl Engine {
         let consumer = Arc::new(Consumer::new(name.to_owned(), consumer_arn, now_ms, active_ms));
         let info = stream.describe_consumer(&consumer, now_ms);
         control.consumers.insert(name.to_owned(), consumer);
+        drop(control);
+        self.keep(&stream)?;
         Ok(info)
     }
 
@@ -459,7 +467,7 @@ impl Engine {
         let consumer = stream.consumer(name)?;
         stream.control().consumers.remove(name);
         consumer.end();
-        Ok(())
+        self.keep(&stream)
     }
 
     /// Claims a shard for a consumer and opens it for reading.
@@ -484,13 +492,4 @@ impl Engine {
     pub(crate) fn new_shard(&self, identity: super::shard::Identity) -> Arc<Shard> {
         Arc::new(Shard::new(identity, self.settings.write_limits))
     }
-}
-
-/// A shard takes or gives no more for now, in the service's words.
-pub(crate) fn rate_exceeded(shard_id: &str, stream: &Stream) -> Error {
-    Error::ThroughputExceeded(format!(
-        "Rate exceeded for shard {shard_id} in stream {} under account {}.",
-        stream.name(),
-        stream.account_id()
-    ))
 }

@@ -1,14 +1,15 @@
 //! How often operations may be called. The rates are those that the API reference states on the page of each
-//! operation, and the comments of `aws-sdk-kinesis` 1.130 with it; where it states none (`UpdateShardCount`, the
-//! retention periods, tags of resources) there is none here. So are the exceptions; the words of the messages are
+//! operation, and the comments of `aws-sdk-kinesis` 1.130 with it; where it states none (the retention periods, tags
+//! of resources) there is none here. So are the exceptions; the words of the messages are
 //! not documented.
 
 use std::collections::HashMap;
 use std::sync::Mutex;
 
 use super::codec::Codec;
-use super::engine::{Engine, rate_exceeded};
+use super::engine::Engine;
 use super::error::Error;
+use super::puts::rate_exceeded;
 use super::sync::lock;
 use super::target;
 
@@ -32,7 +33,11 @@ fn rate(operation: &str) -> Option<(u32, Per)> {
         | "RegisterStreamConsumer"
         | "AddTagsToStream"
         | "RemoveTagsFromStream"
-        | "ListTagsForStream" => (5, Per::Account),
+        | "ListTagsForStream"
+        | "UpdateStreamWarmThroughput"
+        | "UpdateAccountSettings"
+        | "DescribeAccountSettings" => (5, Per::Account),
+        "UpdateShardCount" => (10, Per::Account),
         "DescribeStream" => (10, Per::Account),
         "DescribeStreamSummary" => (20, Per::Account),
         "ListStreamConsumers" | "DeregisterStreamConsumer" => (5, Per::Stream),

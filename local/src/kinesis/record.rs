@@ -86,6 +86,23 @@ pub fn shard_id(index: u32) -> String {
     format!("shardId-{index:012}")
 }
 
+/// A shard by its number, written as its name without an allocation.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct ShardName(pub(crate) u32);
+
+impl serde::Serialize for ShardName {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut name = *b"shardId-000000000000";
+        let mut rest = self.0;
+        for digit in name.iter_mut().rev().take(12) {
+            *digit += (rest % 10) as u8;
+            rest /= 10;
+        }
+        // ASCII throughout.
+        serializer.serialize_str(std::str::from_utf8(&name).unwrap_or_default())
+    }
+}
+
 /// The number in a shard's name, in the service's form or with fewer digits.
 #[must_use]
 pub fn parse_shard_id(id: &str) -> Option<u32> {
@@ -94,4 +111,18 @@ pub fn parse_shard_id(id: &str) -> Option<u32> {
         return None;
     }
     digits.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_written_alike() {
+        for index in [0, 7, 1_234_567_890, u32::MAX] {
+            let written = serde_json::to_value(ShardName(index)).unwrap();
+            assert_eq!(written, shard_id(index));
+            assert_eq!(parse_shard_id(&shard_id(index)), Some(index));
+        }
+    }
 }

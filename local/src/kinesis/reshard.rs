@@ -4,12 +4,13 @@ use std::sync::Arc;
 
 use super::engine::Engine;
 use super::error::Error;
+use super::features::{count_in_a_day, over_a_day};
 use super::hash::{HashRange, uniform};
 use super::reader::ChildShard;
 use super::settings::millis;
 use super::shard::{Identity, Shard};
 use super::shardmap::ShardMap;
-use super::stream::{Stream, StreamStatus};
+use super::stream::{Stream, StreamMode, StreamStatus};
 
 impl Engine {
     /// Splits an open shard: the second child begins at `new_starting_hash`.
@@ -24,6 +25,7 @@ impl Engine {
         let open_shards = self.open_shards();
         let mut control = stream.control();
         control.require_active(&stream, now_ms)?;
+        refuse_on_demand(&stream, control.mode)?;
         let range = shard.identity().range;
         if new_starting_hash <= range.start.saturating_add(1) || new_starting_hash >= range.end {
             return Err(Error::InvalidArgument(format!(
@@ -41,7 +43,9 @@ impl Engine {
         require_open(&stream, &shard)?;
         self.split(&mut map, &shard, new_starting_hash, now_ms);
         control.enter(StreamStatus::Updating, now_ms, millis(self.settings().transition));
-        Ok(())
+        let mark = self.note(&stream, &control, &map);
+        drop((map, control));
+        self.flush(mark)
     }
 
     /// Merges two open shards whose ranges are adjacent, in either order.
@@ -55,6 +59,7 @@ impl Engine {
         let adjacent = stream.shard(adjacent_shard_id)?;
         let mut control = stream.control();
         control.require_active(&stream, now_ms)?;
+        refuse_on_demand(&stream, control.mode)?;
         let (one, other) = (shard.identity().range, adjacent.identity().range);
         if !one.is_followed_by(other) && !other.is_followed_by(one) {
             return Err(Error::InvalidArgument(format!(
@@ -69,7 +74,9 @@ impl Engine {
         require_open(&stream, &adjacent)?;
         self.merge(&mut map, &shard, &adjacent, now_ms);
         control.enter(StreamStatus::Updating, now_ms, millis(self.settings().transition));
-        Ok(())
+        let mark = self.note(&stream, &control, &map);
+        drop((map, control));
+        self.flush(mark)
     }
 
     /// Splits and merges until the stream has `target` shards of equal ranges, and returns how many it had.
@@ -83,6 +90,7 @@ impl Engine {
         let open_shards = self.open_shards();
         let mut control = stream.control();
         control.require_active(&stream, now_ms)?;
+        refuse_on_demand(&stream, control.mode)?;
         let mut map = stream.map_mut();
         let current = map.open().len();
         let wanted = target as usize;
@@ -94,16 +102,25 @@ impl Engine {
             )));
         }
         self.check_shard_limit(open_shards, wanted.saturating_sub(current))?;
-        if wanted != current {
-            self.reshape(&mut map, &uniform(target), now_ms);
-            control.enter(StreamStatus::Updating, now_ms, millis(self.settings().transition));
+        if wanted == current {
+            return Ok(current);
         }
+        // API_UpdateShardCount: no more than ten times per rolling day and stream.
+        let limit = self.settings().daily_limits.map(|limits| limits.scalings);
+        if !count_in_a_day(&mut control.features.history.scalings, limit, now_ms) {
+            return Err(over_a_day(&stream, "UpdateShardCount", limit));
+        }
+        self.reshape(&mut map, &uniform(target), now_ms);
+        control.enter(StreamStatus::Updating, now_ms, millis(self.settings().transition));
+        let mark = self.note(&stream, &control, &map);
+        drop((map, control));
+        self.flush(mark)?;
         Ok(current)
     }
 
     /// Cuts at every wanted boundary that is missing, then joins over every one that is not wanted. As in the
     /// service every step has one parent and two children, or two and one; some shards live only for a step.
-    fn reshape(&self, map: &mut ShardMap, wanted: &[HashRange], now_ms: i64) {
+    pub(crate) fn reshape(&self, map: &mut ShardMap, wanted: &[HashRange], now_ms: i64) {
         for range in wanted {
             if let Some(shard) = map.open().get(map.place_of(range.start)).cloned()
                 && shard.identity().range.start != range.start
@@ -119,7 +136,7 @@ impl Engine {
         }
     }
 
-    fn split(&self, map: &mut ShardMap, shard: &Arc<Shard>, at: u128, now_ms: i64) {
+    pub(crate) fn split(&self, map: &mut ShardMap, shard: &Arc<Shard>, at: u128, now_ms: i64) {
         let parent = shard.identity();
         let ranges = [
             HashRange { start: parent.range.start, end: at - 1 },
@@ -138,7 +155,7 @@ impl Engine {
         succeed(map, std::slice::from_ref(shard), children.to_vec(), now_ms);
     }
 
-    fn merge(&self, map: &mut ShardMap, shard: &Arc<Shard>, adjacent: &Arc<Shard>, now_ms: i64) {
+    pub(crate) fn merge(&self, map: &mut ShardMap, shard: &Arc<Shard>, adjacent: &Arc<Shard>, now_ms: i64) {
         let (one, other) = (shard.identity(), adjacent.identity());
         let range = HashRange {
             start: one.range.start.min(other.range.start),
@@ -177,6 +194,19 @@ fn succeed(map: &mut ShardMap, parents: &[Arc<Shard>], children: Vec<Arc<Shard>>
 fn child_sequence_s(now_ms: i64, parents: &[&Identity]) -> u64 {
     let now_s = u64::try_from(now_ms.div_euclid(1_000)).unwrap_or(0);
     parents.iter().map(|parent| parent.sequence_s + 1).fold(now_s, u64::max)
+}
+
+/// API_SplitShard, API_MergeShards and API_UpdateShardCount: only for provisioned streams (`ValidationException`). The
+/// words are those that clients of the service report.
+fn refuse_on_demand(stream: &Stream, mode: StreamMode) -> Result<(), Error> {
+    if mode == StreamMode::Provisioned {
+        return Ok(());
+    }
+    Err(Error::Validation(format!(
+        "Request is invalid. Stream {} under account {} is in On-Demand mode.",
+        stream.name(),
+        stream.account_id()
+    )))
 }
 
 fn require_open(stream: &Stream, shard: &Shard) -> Result<(), Error> {

@@ -77,12 +77,38 @@ impl SequenceNumber {
     }
 }
 
-impl fmt::Display for SequenceNumber {
-    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+/// The decimal digits of a number.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Digits([u8; 56]);
+
+impl Digits {
+    pub(crate) fn as_str(&self) -> &str {
+        // Nothing but digits.
+        std::str::from_utf8(&self.0).unwrap_or_default()
+    }
+}
+
+impl SequenceNumber {
+    /// Its digits, of which there are always 56: the version at the top sees to that. A put answers with as many numbers
+    /// as it has records, so they are written without the machinery of formatting.
+    pub(crate) fn digits(self) -> Digits {
         let mut limbs = self.0;
         let low = Self::div_chunk(&mut limbs);
         let middle = Self::div_chunk(&mut limbs);
-        write!(out, "{}{middle:019}{low:019}", limbs[2])
+        let mut digits = [b'0'; 56];
+        for (range, mut chunk) in [(0..18, limbs[2]), (18..37, middle), (37..56, low)] {
+            for digit in digits[range].iter_mut().rev() {
+                *digit = b'0' + (chunk % 10) as u8;
+                chunk /= 10;
+            }
+        }
+        Digits(digits)
+    }
+}
+
+impl fmt::Display for SequenceNumber {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.pad(self.digits().as_str())
     }
 }
 
@@ -94,7 +120,7 @@ impl fmt::Debug for SequenceNumber {
 
 impl serde::Serialize for SequenceNumber {
     fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(self)
+        serializer.serialize_str(self.digits().as_str())
     }
 }
 

@@ -19,7 +19,7 @@ use super::api::{self, Reply};
 use super::codec::Codec;
 use super::engine::Engine;
 use super::error::Error;
-use super::target;
+use super::{store, target};
 use crate::faults::pause;
 use crate::http::Dropped;
 
@@ -44,12 +44,19 @@ pub async fn run(engine: Arc<Engine>, listener: TcpListener, shutdown: Cancellat
     tokio::join!(crate::http::serve(listener, service, shutdown.clone()), sweep(&engine, &shutdown));
 }
 
-async fn sweep(engine: &Engine, shutdown: &CancellationToken) {
+async fn sweep(engine: &Arc<Engine>, shutdown: &CancellationToken) {
     let mut ticks = tokio::time::interval(SWEEP);
     loop {
         tokio::select! {
             () = shutdown.cancelled() => return,
             _ = ticks.tick() => engine.sweep(),
+        }
+        if store::has_grown(engine) {
+            let engine = Arc::clone(engine);
+            match tokio::task::spawn_blocking(move || store::compact(&engine)).await {
+                Ok(Ok(())) | Err(_) => {}
+                Ok(Err(error)) => tracing::error!(%error, "the log of the streams could not be compacted"),
+            }
         }
     }
 }

@@ -32,6 +32,14 @@ pub struct Settings {
     /// before the protocol's own buffers. Over it the oldest records are trimmed, whatever the retention, with a
     /// warning; readers learn of it from [`super::ReadBatch::trimmed`]. Default: `None`, no bound.
     pub max_held_bytes: Option<u64>,
+    /// How many streams of the account may be CREATING at once. Default: `None`, any number.
+    pub streams_creating: Option<usize>,
+    /// How often a stream may be scaled, switched and encrypted within a day. Default: `None`, as often as one likes.
+    pub daily_limits: Option<DailyLimits>,
+    /// How on-demand streams reshard by themselves. Default: `None`, they stay as they are.
+    pub on_demand: Option<super::OnDemandScaling>,
+    /// How many on-demand streams the account may have. Default: 50.
+    pub on_demand_stream_limit: usize,
     /// How many open shards the account may have. Default: 1,000.
     pub shard_limit: u32,
     /// How many consumers a stream may have. Default: 20.
@@ -66,6 +74,10 @@ impl Default for Settings {
             consumers_creating: None,
             call_rates: false,
             max_held_bytes: None,
+            streams_creating: None,
+            daily_limits: None,
+            on_demand: None,
+            on_demand_stream_limit: 50,
             shard_limit: 1_000,
             consumers_per_stream: 20,
             iterator_lifetime: Duration::from_mins(5),
@@ -92,6 +104,10 @@ impl Settings {
             fan_out_bytes_per_second: Some(2 << 20),
             // API_RegisterStreamConsumer: a sixth that would be CREATING is refused.
             consumers_creating: Some(5),
+            // API_CreateStream: no more than five streams in CREATING.
+            streams_creating: Some(5),
+            daily_limits: Some(DailyLimits::AWS),
+            on_demand: Some(super::OnDemandScaling::default()),
             // Each operation's page.
             call_rates: true,
             ..Self::default()
@@ -136,6 +152,9 @@ impl Settings {
         if self.consumers_creating == Some(0) {
             return Err("consumers_creating is 0: no consumer could ever be registered".to_owned());
         }
+        if let Some(scaling) = &self.on_demand {
+            scaling.validate()?;
+        }
         if let Some(bytes) = self.max_held_bytes
             && bytes < MIN_HELD_BYTES
         {
@@ -174,6 +193,23 @@ pub struct ReadRate {
 impl ReadRate {
     /// The limits of the real service: API_GetRecords, and the guide's page of quotas and limits.
     pub const AWS: Self = Self { bytes_per_second: 2 << 20, calls_per_second: 5 };
+}
+
+/// How often a stream may be changed within a rolling day.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct DailyLimits {
+    /// Successful calls of `UpdateShardCount` that change the number of shards.
+    pub scalings: usize,
+    /// Calls of `UpdateStreamMode` that change the mode.
+    pub mode_changes: usize,
+    /// Calls of `StartStreamEncryption`, and as many of `StopStreamEncryption`.
+    pub encryptions: usize,
+}
+
+impl DailyLimits {
+    /// The limits of the real service: API_UpdateShardCount, the guide's page on capacity modes,
+    /// API_StartStreamEncryption.
+    pub const AWS: Self = Self { scalings: 10, mode_changes: 2, encryptions: 25 };
 }
 
 /// Two of the largest requests.

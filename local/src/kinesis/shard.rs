@@ -8,10 +8,12 @@ use tokio::sync::Notify;
 use super::error::Error;
 use super::hash::HashRange;
 use super::limiter::{Limiter, ReadWindow};
+use super::ondemand::Load;
 use super::reader::{ChildShard, Position, ReadBatch, ReadLimits, StartPosition};
 use super::record::{PutEntry, Record, shard_id};
 use super::sequence::SequenceNumber;
 use super::settings::{ReadRate, WriteLimits};
+use super::store::PutLog;
 use super::stream::Stream;
 use super::sync::lock;
 
@@ -42,11 +44,14 @@ struct State {
     records: VecDeque<Record>,
     /// The index of the next record; that of the front is `next - records.len()`.
     next: u64,
+    /// Readers see the records before this index: those that are kept, where anything is.
+    shown: u64,
     last: SequenceNumber,
     last_arrival_ms: i64,
     bytes: u64,
     closed: Option<Closed>,
     limiter: Option<Limiter>,
+    load: Load,
 }
 
 /// The end of a shard.
@@ -101,11 +106,13 @@ impl Shard {
             state: Mutex::new(State {
                 records: contents.records.into(),
                 next: contents.next,
+                shown: contents.next,
                 last: contents.last,
                 last_arrival_ms: contents.last_arrival_ms,
                 bytes,
                 closed: contents.closed,
                 limiter,
+                load: Load::default(),
             }),
             reads: Mutex::default(),
             changed: Notify::new(),
@@ -114,14 +121,45 @@ impl Shard {
 
     pub(crate) fn contents(&self) -> Contents {
         let state = lock(&self.state);
-        Contents {
-            identity: self.identity.clone(),
-            records: state.records.iter().cloned().collect(),
-            next: state.next,
-            last: state.last,
-            last_arrival_ms: state.last_arrival_ms,
-            closed: state.closed.clone(),
+        Contents { records: state.records.iter().cloned().collect(), ..state.outline(&self.identity) }
+    }
+
+    /// Everything but the records: it goes on behind them.
+    pub(crate) fn outline(&self) -> Contents {
+        lock(&self.state).outline(&self.identity)
+    }
+
+    /// Stores a record again that has an index already. One that is here already stays as it is.
+    pub(crate) fn replay(&self, record: Record) {
+        let mut state = lock(&self.state);
+        let index = record.sequence.index();
+        if index < state.next {
+            return;
         }
+        if index > state.next {
+            // What lies between was trimmed before it was kept.
+            state.records.clear();
+            state.bytes = 0;
+        }
+        state.next = index + 1;
+        state.shown = state.next;
+        state.last = record.sequence;
+        state.last_arrival_ms = state.last_arrival_ms.max(record.arrival_ms);
+        state.bytes += record.size() as u64;
+        state.records.push_back(record);
+    }
+
+    /// Ends the shard as it had ended before, if it had.
+    pub(crate) fn close_as(&self, closed: Option<Closed>) {
+        let mut state = lock(&self.state);
+        if state.closed.is_none() {
+            state.closed = closed;
+        }
+    }
+
+    /// Gives what has been put to it since its stream was last looked at to `look`.
+    pub(crate) fn with_load<T>(&self, look: impl FnOnce(&mut Load) -> T) -> T {
+        look(&mut lock(&self.state).load)
     }
 
     pub(crate) fn identity(&self) -> &Identity {
@@ -159,6 +197,7 @@ impl Shard {
         entry: PutEntry,
         now_ms: i64,
         horizon_ms: i64,
+        log: Option<&PutLog<'_>>,
     ) -> Result<SequenceNumber, Refusal> {
         let mut state = lock(&self.state);
         if state.closed.is_some() {
@@ -180,9 +219,22 @@ impl Shard {
         state.last = sequence;
         state.last_arrival_ms = arrival_ms;
         state.bytes += size as u64;
+        state.load.bytes += size as u64;
+        state.load.records += 1;
         let PutEntry { partition_key, data, .. } = entry;
-        state.records.push_back(Record { sequence, partition_key, data, arrival_ms });
+        let record = Record { sequence, partition_key, data, arrival_ms };
+        match log {
+            Some(log) => log.note(identity.index, &record),
+            None => state.shown = state.next,
+        }
+        state.records.push_back(record);
         Ok(sequence)
+    }
+
+    /// Lets readers see the records before `end`.
+    pub(crate) fn show(&self, end: u64) {
+        let mut state = lock(&self.state);
+        state.shown = state.shown.max(end);
     }
 
     pub(crate) fn wake(&self) {
@@ -198,6 +250,8 @@ impl Shard {
             let ending =
                 SequenceNumber::compose(identity.index, identity.sequence_s, state.next, seconds(at_ms));
             state.closed = Some(Closed { at_ms, ending, children });
+            // No put is under way while a shard closes.
+            state.shown = state.next;
         }
         self.wake();
     }
@@ -247,7 +301,7 @@ impl Shard {
 
     pub(crate) fn has_more(&self, position: Position) -> bool {
         let state = lock(&self.state);
-        position.0 < state.next || state.closed.is_some()
+        position.0 < state.shown || state.closed.is_some()
     }
 
     pub(crate) fn position(
@@ -259,10 +313,10 @@ impl Shard {
         let state = lock(&self.state);
         Ok(Position(match start {
             StartPosition::TrimHorizon => 1,
-            StartPosition::Latest => state.next,
+            StartPosition::Latest => state.shown,
             StartPosition::AtSequence(number) => self.index_of(number, stream, &state)?.max(1),
             StartPosition::AfterSequence(number) => {
-                (self.index_of(number, stream, &state)? + 1).min(state.next)
+                (self.index_of(number, stream, &state)? + 1).min(state.shown)
             }
             StartPosition::AtTimestamp(at_ms) if at_ms > now_ms => {
                 return Err(Error::InvalidArgument(format!(
@@ -272,7 +326,7 @@ impl Shard {
             }
             StartPosition::AtTimestamp(at_ms) => {
                 let before = state.records.partition_point(|record| record.arrival_ms < at_ms);
-                state.front() + before as u64
+                (state.front() + before as u64).min(state.shown)
             }
         }))
     }
@@ -289,7 +343,7 @@ impl Shard {
         }
         // The index after the last record is the ending number of a closed shard; beyond it a reader would wait
         // for records that are long past, as after a restart from an older snapshot.
-        let known = number.index() < state.next + u64::from(state.closed.is_some());
+        let known = number.index() < state.shown + u64::from(state.closed.is_some());
         if number.shard_created_s() != identity.sequence_s || !known {
             return Err(Error::InvalidArgument(format!(
                 "StartingSequenceNumber {number} used in GetShardIterator on shard {} in stream {} under account \
@@ -312,14 +366,16 @@ impl Shard {
         let mut state = lock(&self.state);
         state.trim(horizon_ms);
         let front = state.front();
-        let from = position.0.clamp(front, state.next.max(front));
+        let shown = state.shown.max(front);
+        let from = position.0.clamp(front, shown);
         let trimmed = front.saturating_sub(position.0.max(1));
         let skip = usize::try_from(from - front).unwrap_or(usize::MAX);
 
         let mut bytes = 0;
         let mut records =
             Vec::with_capacity(limits.records.min(state.records.len().saturating_sub(skip)).min(1_024));
-        for record in state.records.iter().skip(skip).take(limits.records) {
+        let seen = usize::try_from(shown - from).unwrap_or(usize::MAX).min(limits.records);
+        for record in state.records.iter().skip(skip).take(seen) {
             bytes += record.size();
             if bytes > limits.bytes && !records.is_empty() {
                 break;
@@ -328,7 +384,7 @@ impl Shard {
         }
 
         let next = Position(from + records.len() as u64);
-        let at_tip = next.0 >= state.next;
+        let at_tip = next.0 >= shown;
         let waiting_since = match (&state.closed, records.last()) {
             _ if at_tip => now_ms,
             (_, Some(record)) => record.arrival_ms,
@@ -336,7 +392,7 @@ impl Shard {
         };
         let continuation = match records.last() {
             Some(record) => record.sequence,
-            None if at_tip => state.last,
+            None if at_tip && shown == state.next => state.last,
             None => SequenceNumber::compose(
                 self.identity.index,
                 self.identity.sequence_s,
@@ -359,6 +415,17 @@ impl Shard {
 pub(crate) const RECORD_COST: u64 = size_of::<Record>() as u64 + 32;
 
 impl State {
+    fn outline(&self, identity: &Identity) -> Contents {
+        Contents {
+            identity: identity.clone(),
+            records: Vec::new(),
+            next: self.next,
+            last: self.last,
+            last_arrival_ms: self.last_arrival_ms,
+            closed: self.closed.clone(),
+        }
+    }
+
     /// The index of the oldest record kept, or of the next one.
     fn front(&self) -> u64 {
         self.next - self.records.len() as u64

@@ -1,8 +1,7 @@
-//! All streams in one file, written at a clean end and read at the next start.
+//! All streams in one file, and one stream without its records as the log has it; see [`super::store`].
 //!
-//! Kept: streams with their mode, tags, retention and record size, shards open and closed with their records,
-//! consumers. Not kept: subscriptions, tokens, states that were passing. What is put after the snapshot is not in
-//! it: a process that is killed loses everything since its last clean end.
+//! Kept: streams with their mode, tags, retention, record size and what else is set on them, shards open and closed with
+//! their records, consumers. Not kept: subscriptions, tokens, states that were passing.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -13,9 +12,11 @@ use std::sync::Arc;
 use bytes::Bytes;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+use super::account::Account;
 use super::arn;
 use super::consumer::Consumer;
 use super::engine::Engine;
+use super::features::{Attached, Features};
 use super::hash::HashRange;
 use super::reader::ChildShard;
 use super::record::Record;
@@ -23,6 +24,7 @@ use super::sequence::SequenceNumber;
 use super::shard::{Closed, Contents, Identity, Shard};
 use super::shardmap::ShardMap;
 use super::stream::{Control, Stream, StreamMode};
+use super::sync::lock;
 
 const VERSION: u32 = 1;
 
@@ -38,6 +40,14 @@ pub enum SnapshotError {
         /// What the system says.
         source: io::Error,
     },
+    /// Another process keeps its streams there.
+    #[error(
+        "{path} is in use by another process of the embedded stack: stop it, or choose another data directory"
+    )]
+    InUse {
+        /// The directory.
+        path: PathBuf,
+    },
     /// The file holds something else.
     #[error("{path} is not a Kinesis snapshot of version {VERSION} ({reason}): move it away to start empty")]
     Malformed {
@@ -51,11 +61,16 @@ pub enum SnapshotError {
 #[derive(Debug, Serialize, Deserialize)]
 struct Snapshot {
     version: u32,
+    /// The first log to replay over it.
+    #[serde(default)]
+    generation: u64,
+    #[serde(default)]
+    account: Account,
     streams: Vec<StreamPart>,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
-struct StreamPart {
+pub(crate) struct StreamPart {
     name: String,
     created_ms: i64,
     on_demand: bool,
@@ -65,6 +80,11 @@ struct StreamPart {
     next_index: u32,
     shards: Vec<ShardPart>,
     consumers: Vec<(String, i64)>,
+    /// By the name of the consumer, where anything is attached.
+    #[serde(default)]
+    attached: BTreeMap<String, Attached>,
+    #[serde(default)]
+    features: Features,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -138,19 +158,28 @@ impl<'de> Deserialize<'de> for Raw {
     }
 }
 
-/// Writes all streams of `engine` to `path`: to a new file first, so that a crash leaves the old one.
+/// Writes all streams of `engine` to `path`, to be followed by the log of `generation`: to a new file first, so that a
+/// crash leaves the old one.
 ///
 /// # Errors
 /// [`SnapshotError::Io`]; the file at `path` is then unchanged.
-pub fn save(engine: &Engine, path: &Path) -> Result<(), SnapshotError> {
+pub(crate) fn save(engine: &Engine, path: &Path, generation: u64) -> Result<(), SnapshotError> {
     let failed = |source| SnapshotError::Io { path: path.to_owned(), source };
     let snapshot = Snapshot {
         version: VERSION,
+        generation,
+        account: *lock(engine.account()),
         streams: engine
             .streams()
             .iter()
             .filter(|stream| !stream.is_deleted())
-            .map(|stream| part_of(stream))
+            .map(|stream| {
+                let control = stream.control();
+                let map = stream.map();
+                let mut part = outline(stream, &control, &map);
+                part.shards = map.all().iter().map(|shard| ShardPart::from(shard.contents())).collect();
+                part
+            })
             .collect(),
     };
     let fresh = path.with_extension("tmp");
@@ -162,14 +191,15 @@ pub fn save(engine: &Engine, path: &Path) -> Result<(), SnapshotError> {
     fs::rename(&fresh, path).map_err(failed)
 }
 
-/// Adds the streams in `path` to `engine`. A file that is not there is an empty one.
+/// Adds the streams in `path` to `engine`, and returns the generation of the log that follows. A file that is not there
+/// is an empty one.
 ///
 /// # Errors
 /// [`SnapshotError`]; the engine is then unchanged.
-pub fn load(engine: &Engine, path: &Path) -> Result<(), SnapshotError> {
+pub(crate) fn load(engine: &Engine, path: &Path) -> Result<u64, SnapshotError> {
     let file = match File::open(path) {
         Ok(file) => file,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(0),
         Err(source) => return Err(SnapshotError::Io { path: path.to_owned(), source }),
     };
     let malformed = |reason: String| SnapshotError::Malformed { path: path.to_owned(), reason };
@@ -178,15 +208,32 @@ pub fn load(engine: &Engine, path: &Path) -> Result<(), SnapshotError> {
     if snapshot.version != VERSION {
         return Err(malformed(format!("its version is {}", snapshot.version)));
     }
+    *lock(engine.account()) = snapshot.account;
     for part in snapshot.streams {
-        engine.insert(restore(engine, part));
+        engine.insert(restore(engine, part, &[]));
     }
-    Ok(())
+    Ok(snapshot.generation)
 }
 
-fn part_of(stream: &Stream) -> StreamPart {
-    let control = stream.control();
-    let map = stream.map();
+/// Makes a stream as `part` says, with the records that its shards have; a stream that was deleted and created again is
+/// not confused with the later one.
+pub(crate) fn apply(engine: &Engine, part: StreamPart) {
+    let known = engine.find(&part.name);
+    let shards: Vec<Arc<Shard>> = match &known {
+        Some(stream) if stream.created_ms() > part.created_ms => return,
+        Some(stream) if stream.created_ms() == part.created_ms => stream.map().all().to_vec(),
+        _ => Vec::new(),
+    };
+    engine.insert(restore(engine, part, &shards));
+}
+
+/// A stream without the records of its shards.
+pub(crate) fn outline(stream: &Stream, control: &Control, map: &ShardMap) -> StreamPart {
+    let attached = control.consumers.values().filter_map(|consumer| {
+        let attached = consumer.attached();
+        let is_empty = attached.policy.is_none() && attached.tags.is_empty();
+        (!is_empty).then(|| (consumer.name.clone(), attached.clone()))
+    });
     StreamPart {
         name: stream.name().to_owned(),
         created_ms: stream.created_ms(),
@@ -195,31 +242,62 @@ fn part_of(stream: &Stream) -> StreamPart {
         max_record_kib: control.max_record_kib,
         retention_ms: stream.retention_ms(),
         next_index: map.next_index(),
-        shards: map.all().iter().map(|shard| ShardPart::from(shard.contents())).collect(),
+        shards: map.all().iter().map(|shard| ShardPart::from(shard.outline())).collect(),
         consumers: control.consumers.values().map(|c| (c.name.clone(), c.created_ms)).collect(),
+        attached: attached.collect(),
+        features: control.features.clone(),
     }
 }
 
-fn restore(engine: &Engine, part: StreamPart) -> Stream {
+fn restore(engine: &Engine, part: StreamPart, known: &[Arc<Shard>]) -> Stream {
     let settings = engine.settings();
     let stream_arn = arn::stream_arn(settings, &part.name);
+    let mut attached = part.attached;
     let consumers = part
         .consumers
         .into_iter()
         .map(|(name, created_ms)| {
             let arn = arn::consumer_arn(&stream_arn, &name, created_ms);
-            (name.clone(), Arc::new(Consumer::new(name, arn, created_ms, created_ms)))
+            let consumer = Consumer::new(name.clone(), arn, created_ms, created_ms);
+            if let Some(attached) = attached.remove(&name) {
+                *consumer.attached() = attached;
+            }
+            (name, Arc::new(consumer))
         })
         .collect();
     let mode = if part.on_demand { StreamMode::OnDemand } else { StreamMode::Provisioned };
-    let control = Control::restored(mode, part.tags, consumers, part.max_record_kib);
+    let control = Control::restored(mode, part.tags, consumers, part.max_record_kib, part.features);
     let shards = part
         .shards
         .into_iter()
-        .map(|shard| Arc::new(Shard::restore(shard.into(), settings.write_limits)))
+        .map(|shard| match known.iter().find(|known| known.identity().index == shard.index) {
+            Some(known) => {
+                known.close_as(shard.closed.map(Closed::from));
+                Arc::clone(known)
+            }
+            None => Arc::new(Shard::restore(shard.into(), settings.write_limits)),
+        })
         .collect();
     let map = ShardMap::restore(shards, part.next_index);
     Stream::restore(part.name, settings, part.created_ms, control, map, part.retention_ms)
+}
+
+impl From<ClosedPart> for Closed {
+    fn from(closed: ClosedPart) -> Self {
+        Self {
+            at_ms: closed.at_ms,
+            ending: closed.ending,
+            children: closed
+                .children
+                .into_iter()
+                .map(|(shard_id, parent_shards, range)| ChildShard {
+                    shard_id,
+                    parent_shards,
+                    range: range.into(),
+                })
+                .collect(),
+        }
+    }
 }
 
 impl From<Contents> for ShardPart {
@@ -269,19 +347,7 @@ impl From<ShardPart> for Contents {
             next: part.next,
             last: part.last,
             last_arrival_ms: part.last_arrival_ms,
-            closed: part.closed.map(|closed| Closed {
-                at_ms: closed.at_ms,
-                ending: closed.ending,
-                children: closed
-                    .children
-                    .into_iter()
-                    .map(|(shard_id, parent_shards, range)| ChildShard {
-                        shard_id,
-                        parent_shards,
-                        range: range.into(),
-                    })
-                    .collect(),
-            }),
+            closed: part.closed.map(Closed::from),
             records: part
                 .records
                 .into_iter()

@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, RwLock, RwLockReadGuard, RwLockWriteGuar
 use super::arn;
 use super::consumer::{Consumer, ConsumerInfo};
 use super::error::Error;
+use super::features::Features;
 use super::hash::HashRange;
 use super::sequence::SequenceNumber;
 use super::settings::{Settings, millis};
@@ -80,6 +81,8 @@ pub struct CreateStream {
     pub tags: BTreeMap<String, String>,
     /// The largest record in KiB, 1,024 to 10,240. Default: 1,024.
     pub max_record_kib: Option<u32>,
+    /// The MiB/s that an on-demand stream takes from the start: it has a shard for each. Default: none asked for.
+    pub warm_mibps: Option<u32>,
 }
 
 /// What is known of a shard.
@@ -124,6 +127,12 @@ pub struct StreamSummary {
     pub consumers: usize,
     /// Its largest record, in KiB.
     pub max_record_kib: u32,
+    /// The key that encrypts its new records.
+    pub key_id: Option<String>,
+    /// The shard-level metrics that are switched on.
+    pub metrics: Vec<String>,
+    /// The warm throughput that was asked for, in MiB/s.
+    pub warm_mibps: Option<u32>,
 }
 
 /// A stream.
@@ -137,6 +146,10 @@ pub(crate) struct Stream {
     map: RwLock<ShardMap>,
     retention_ms: AtomicI64,
     deleted: AtomicBool,
+    /// Whether new records are encrypted.
+    encrypted: AtomicBool,
+    /// When the load of its shards began to be counted.
+    period_ms: AtomicI64,
 }
 
 /// What control operations change.
@@ -149,13 +162,14 @@ pub(crate) struct Control {
     pub(crate) tags: BTreeMap<String, String>,
     pub(crate) consumers: BTreeMap<String, Arc<Consumer>>,
     pub(crate) max_record_kib: u32,
+    pub(crate) features: Features,
 }
 
 impl Stream {
     pub(crate) fn new(request: CreateStream, settings: &Settings, now_ms: i64) -> Self {
         let shards = match request.mode {
             StreamMode::Provisioned => request.shards,
-            StreamMode::OnDemand => ON_DEMAND_SHARDS,
+            StreamMode::OnDemand => ON_DEMAND_SHARDS.max(request.warm_mibps.unwrap_or(0)),
         };
         let control = Control {
             status: StreamStatus::Creating,
@@ -164,6 +178,7 @@ impl Stream {
             tags: request.tags,
             consumers: BTreeMap::new(),
             max_record_kib: request.max_record_kib.unwrap_or(DEFAULT_MAX_RECORD_KIB),
+            features: Features { warm_mibps: request.warm_mibps, ..Features::default() },
         };
         let map = ShardMap::new(shards, now_ms, settings.write_limits);
         Self::restore(request.name, settings, now_ms, control, map, millis(settings.retention))
@@ -182,6 +197,8 @@ impl Stream {
             account_id: settings.account_id.clone(),
             name,
             created_ms,
+            encrypted: AtomicBool::new(control.features.key_id().is_some()),
+            period_ms: AtomicI64::new(created_ms),
             control: Mutex::new(control),
             map: RwLock::new(map),
             retention_ms: AtomicI64::new(retention_ms),
@@ -232,6 +249,24 @@ impl Stream {
 
     pub(crate) fn is_deleted(&self) -> bool {
         self.deleted.load(Ordering::Acquire)
+    }
+
+    /// Whether new records are encrypted.
+    pub(crate) fn is_encrypted(&self) -> bool {
+        self.encrypted.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn set_encrypted(&self, encrypted: bool) {
+        self.encrypted.store(encrypted, Ordering::Relaxed);
+    }
+
+    /// When the period of counting load began that is over now, to the one caller that is first.
+    pub(crate) fn begin_period(&self, now_ms: i64, length_ms: i64) -> Option<i64> {
+        let since_ms = self.period_ms.load(Ordering::Relaxed);
+        if now_ms.saturating_sub(since_ms) < length_ms {
+            return None;
+        }
+        self.period_ms.compare_exchange(since_ms, now_ms, Ordering::Relaxed, Ordering::Relaxed).ok()
     }
 
     /// Wakes and ends everyone who reads or subscribes.
@@ -291,6 +326,9 @@ impl Stream {
             open_shards: self.map().open().len(),
             consumers: control.consumers.len(),
             max_record_kib: control.max_record_kib,
+            key_id: control.features.key_id().map(str::to_owned),
+            metrics: control.features.metrics.iter().cloned().collect(),
+            warm_mibps: control.features.warm_mibps,
         }
     }
 
@@ -327,8 +365,9 @@ impl Control {
         tags: BTreeMap<String, String>,
         consumers: BTreeMap<String, Arc<Consumer>>,
         max_record_kib: u32,
+        features: Features,
     ) -> Self {
-        Self { status: StreamStatus::Active, settles_ms: 0, mode, tags, consumers, max_record_kib }
+        Self { status: StreamStatus::Active, settles_ms: 0, mode, tags, consumers, max_record_kib, features }
     }
 
     /// The state now, or `None` when the stream is gone.

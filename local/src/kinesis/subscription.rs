@@ -197,7 +197,9 @@ impl Running {
             limits.records = 0;
         }
         let read = subscription.reader.read(subscription.position, limits);
-        match read.and_then(|batch| Ok((event_payload(subscription.codec, &batch)?, batch))) {
+        match read.and_then(|batch| {
+            Ok((event_payload(subscription.codec, &batch, &subscription.reader.stream)?, batch))
+        }) {
             Err(error) => self.fail(&error),
             Ok((payload, ReadBatch { records, next, end, .. })) => {
                 if let Some(rate) = subscription.settings.fan_out_bytes_per_second {

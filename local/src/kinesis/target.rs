@@ -4,9 +4,10 @@ use bytestring::ByteString;
 use serde::Deserialize;
 
 use super::codec::Codec;
-use super::engine::{Engine, rate_exceeded};
+use super::engine::Engine;
 use super::error::Error;
 use super::hash::{hash_of, parse_hash};
+use super::puts::rate_exceeded;
 use super::stream::Stream;
 use super::{arn, iterator};
 use crate::faults::{Injected, MESSAGE, Service, Target};

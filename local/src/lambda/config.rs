@@ -5,6 +5,7 @@ use std::time::Duration;
 use super::destination::Destination;
 use super::error::ConfigError;
 use super::event::MAX_EVENT_BYTES;
+use super::filter::FilterCriteria;
 use super::lane::Rules;
 
 /// Where a mapping starts in the shards that exist when it starts. Shards that appear later, by a split or a merge,
@@ -42,6 +43,10 @@ pub struct Config {
     pub max_record_age: Option<Duration>,
     /// Whether a failed batch is split, so that a bad record fails alone. Default false.
     pub bisect_on_error: bool,
+    /// Which records are handed over; the others are finished as they are read. Default: every one.
+    pub filters: FilterCriteria,
+    /// Lambda's tumbling windows are not emulated: any value but zero, which is the default, is refused.
+    pub tumbling_window: Duration,
     /// Where records go that are given up, after [`Config::max_retries`] or [`Config::max_record_age`]. With `None`
     /// (the default) they are dropped, with a warning and a count, as Lambda does.
     pub on_failure: Option<Destination>,
@@ -74,6 +79,8 @@ impl Config {
             max_retries: None,
             max_record_age: None,
             bisect_on_error: false,
+            filters: FilterCriteria::default(),
+            tumbling_window: Duration::ZERO,
             on_failure: None,
             retry_backoff: Duration::from_millis(100),
             retry_backoff_max: Duration::from_secs(30),
@@ -100,6 +107,14 @@ impl Config {
             ZERO..=Duration::from_secs(300),
         )?;
         ConfigError::check("parallelization_factor", self.parallelization_factor, 1..=10)?;
+        if self.tumbling_window != ZERO {
+            return Err(ConfigError::new(
+                "tumbling_window",
+                format!("{:?}", self.tumbling_window),
+                "tumbling windows are not emulated; leave it zero and keep the window's state in the function, or try \
+                 this function on AWS",
+            ));
+        }
         if let Some(retries) = self.max_retries {
             ConfigError::check("max_retries", retries, 0..=10_000)?;
         }

@@ -15,11 +15,16 @@ use super::config::Config;
 use super::destination::{Destination, Document, Origin};
 use super::error::FunctionError;
 use super::event::EventFormat;
+use super::filter::Source;
 use super::function::Function;
 use super::lane::{Item, Lane, Rules, Step, backoff};
 use super::progress::{Progress, Shard};
 use super::response::{Verdict, verdict};
+use crate::faults::{Service, Target};
 use crate::kinesis::{Engine, Error, Position, ReadLimits, SequenceNumber, ShardReader};
+
+/// What throttled reads are called.
+const THROTTLED: &str = "ProvisionedThroughputExceededException";
 
 /// What the pollers of one mapping share.
 #[derive(Debug)]
@@ -59,6 +64,12 @@ pub(super) struct Poller {
     next: Position,
     /// The end of the shard has been read.
     ended: bool,
+    source: Source,
+    /// When the shard may be read again, after a read that failed or waits.
+    read_at: Option<Instant>,
+    /// The next read waits no more and is not asked about.
+    waited: bool,
+    read_failures: u32,
     lanes: Vec<Lane>,
     held_bytes: usize,
     running: FuturesUnordered<BoxFuture<'static, (usize, Outcome)>>,
@@ -79,6 +90,12 @@ impl Poller {
             &shared.engine.settings().region,
             &shared.config.role_arn,
         );
+        let source = Source::new(
+            &reader,
+            &shared.stream_arn,
+            &shared.engine.settings().region,
+            &shared.config.role_arn,
+        );
         let lanes = (0..shared.config.parallelization_factor).map(|_| Lane::default()).collect();
         Self {
             shared,
@@ -87,6 +104,10 @@ impl Poller {
             format,
             next: start,
             ended: false,
+            source,
+            read_at: None,
+            waited: false,
+            read_failures: 0,
             lanes,
             held_bytes: 0,
             running: FuturesUnordered::new(),
@@ -102,6 +123,7 @@ impl Poller {
             if !stopping {
                 self.fill()?;
                 wake = self.dispatch();
+                wake = wake.into_iter().chain(self.read_at).min();
             }
             let idle = self.lanes.iter().all(|lane| lane.oldest().is_none());
             self.publish(idle && self.ended);
@@ -111,7 +133,7 @@ impl Poller {
             if stopping && self.running.is_empty() {
                 return Ok(End::Stopped);
             }
-            let hungry = !stopping && !self.ended && self.has_room();
+            let hungry = !stopping && !self.ended && self.has_room() && self.read_at.is_none();
             tokio::select! {
                 // The stop first: a function that always has an answer ready must not keep it from being seen.
                 biased;
@@ -140,7 +162,7 @@ impl Poller {
 
     /// Reads what is there, up to the read-ahead.
     fn fill(&mut self) -> Result<(), Error> {
-        if self.ended || !self.has_room() {
+        if self.ended || !self.has_room() || !self.may_read() {
             return Ok(());
         }
         let bytes = self.shared.config.read_ahead_bytes - self.held_bytes;
@@ -162,12 +184,60 @@ impl Poller {
         self.ended = batch.end.is_some();
         let read_at = Instant::now();
         for record in batch.records {
+            if !self.shared.config.filters.admits(&record, &self.source) {
+                Progress::add(&self.shared.progress.filtered, 1);
+                continue;
+            }
             self.held_bytes += record.size();
             let lane = self.lane_of(&record.partition_key);
             let event_len = self.format.record_len(&record);
             self.lanes[lane].push(Item { record, event_len, read_at });
         }
         Ok(())
+    }
+
+    /// Whether the shard is read now: faults may have its reads fail or wait. A read that would find nothing is none.
+    fn may_read(&mut self) -> bool {
+        let now = Instant::now();
+        if self.read_at.is_some_and(|at| at > now) {
+            return false;
+        }
+        self.read_at = None;
+        let faults = self.shared.engine.faults();
+        if std::mem::take(&mut self.waited) || faults.is_idle() || !self.reader.shard.has_more(self.next) {
+            return true;
+        }
+        let target = Target {
+            service: Service::Kinesis,
+            // Without enhanced fan-out Lambda reads with this operation.
+            operation: "GetRecords".to_owned(),
+            resource: Some(self.shared.config.stream.clone()),
+            shards: vec![self.shard_id.clone()],
+            keys: Vec::new(),
+        };
+        let plan = faults.plan(&target);
+        let error = plan.refuse.or(plan.refuse_after).map(|injected| injected.name(THROTTLED).0);
+        let lost = (plan.reset || plan.lost).then(|| "the connection was closed".to_owned());
+        if let Some(error) = error.or(lost) {
+            Progress::add(&self.shared.progress.read_failures, 1);
+            tracing::warn!(
+                stream = self.shared.config.stream,
+                shard = self.shard_id,
+                error,
+                "a read failed, by a fault; it is tried again"
+            );
+            self.read_at = Some(now + backoff(self.read_failures, rand::random(), &self.shared.rules));
+            self.read_failures = self.read_failures.saturating_add(1);
+            return false;
+        }
+        self.read_failures = 0;
+        let delay = plan.delay + plan.delay_after;
+        if delay.is_zero() {
+            return true;
+        }
+        self.read_at = Some(now + delay);
+        self.waited = true;
+        false
     }
 
     /// All records of a partition key go through one lane. The hash has fixed keys, so that runs are alike.

@@ -23,6 +23,10 @@ pub struct Counters {
     pub retries: u64,
     /// Records given up: sent to the on-failure destination or, without one, dropped.
     pub discarded: u64,
+    /// Records that no filter let through: finished without being handed over.
+    pub filtered: u64,
+    /// Reads of a shard that failed, and were tried again. Only faults make them fail.
+    pub read_failures: u64,
     /// Records that retention took from the stream before the mapping had read them.
     pub trimmed: u64,
     /// The age of the oldest record that was read and is not finished, in milliseconds; 0 when there is none.
@@ -48,6 +52,8 @@ pub(super) struct Progress {
     pub(super) failures: AtomicU64,
     pub(super) retries: AtomicU64,
     pub(super) discarded: AtomicU64,
+    pub(super) filtered: AtomicU64,
+    pub(super) read_failures: AtomicU64,
     pub(super) trimmed: AtomicU64,
     state: Mutex<State>,
     changed: Notify,
@@ -129,6 +135,8 @@ impl Progress {
             failures: get(&self.failures),
             retries: get(&self.retries),
             discarded: get(&self.discarded),
+            filtered: get(&self.filtered),
+            read_failures: get(&self.read_failures),
             trimmed: get(&self.trimmed),
             iterator_age_ms: oldest.map_or(0, |arrival| u64::try_from(now_ms - arrival).unwrap_or(0)),
         }

@@ -341,7 +341,12 @@ async fn faults_that_cannot_happen_are_refused() {
     assert!(f.stack.faults().list().is_empty());
 }
 
-async fn control(endpoint: &str, method: &str, path: &str, body: &str) -> (u16, serde_json::Value) {
+pub(crate) async fn control(
+    endpoint: &str,
+    method: &str,
+    path: &str,
+    body: &str,
+) -> (u16, serde_json::Value) {
     let address = endpoint.strip_prefix("http://").unwrap();
     let socket = TokioIo::new(tokio::net::TcpStream::connect(address).await.unwrap());
     let (mut sender, connection) = hyper::client::conn::http1::handshake(socket).await.unwrap();

@@ -3,7 +3,8 @@
 use serde::{Deserialize, Serialize};
 
 use super::super::codec::{Blob, Timestamp};
-use super::super::engine::rate_exceeded;
+use super::super::features::{Encryption, encryption_of};
+use super::super::puts::rate_exceeded;
 use super::super::reader::ShardReader;
 use super::super::validate::Check;
 use super::super::{Engine, Error, ReadLimits, Record, SequenceNumber, StartPosition, iterator};
@@ -131,14 +132,15 @@ pub(crate) struct RecordOut {
     encryption_type: &'static str,
 }
 
-impl From<Record> for RecordOut {
-    fn from(record: Record) -> Self {
+impl RecordOut {
+    /// Shows a record of a stream that was encrypted for these times.
+    pub(crate) fn new(record: Record, encryption: &[Encryption]) -> Self {
         Self {
+            encryption_type: encryption_of(encryption, record.arrival_ms),
             sequence_number: record.sequence,
             approximate_arrival_timestamp: Timestamp(record.arrival_ms),
             data: Blob(record.data),
             partition_key: record.partition_key,
-            encryption_type: "NONE",
         }
     }
 }
@@ -175,8 +177,9 @@ pub(crate) fn get_records(engine: &Engine, request: GetRecordsRequest) -> Result
         Some(_) => None,
         None => Some(iterator::issue(&reader, batch.next, engine.now_ms())),
     };
+    let encryption = reader.stream.control().features.encryption.clone();
     Ok(GetRecordsAnswer {
-        records: batch.records.into_iter().map(RecordOut::from).collect(),
+        records: batch.records.into_iter().map(|record| RecordOut::new(record, &encryption)).collect(),
         next_shard_iterator,
         millis_behind_latest: batch.millis_behind_latest,
         child_shards,

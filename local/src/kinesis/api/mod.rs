@@ -1,8 +1,11 @@
 //! The operations of the protocol: requests and answers as they are on the wire, by group.
 
+pub(crate) mod capacity;
 pub(crate) mod consumers;
+pub(crate) mod extras;
 pub(crate) mod get;
 pub(crate) mod put;
+mod put_body;
 pub(crate) mod reshard;
 pub(crate) mod shards;
 pub(crate) mod streams;
@@ -41,7 +44,10 @@ pub(crate) fn dispatch(
 ) -> Result<Reply, Error> {
     let call = Call { engine, codec, body };
     match operation {
-        "PutRecords" => call.answer(put::put_records),
+        "PutRecords" => match put_body::read(codec, body) {
+            Some(request) => Ok(Reply::Body(codec.encode_plain(&put::put_records(engine, request)?)?)),
+            None => call.answer(put::put_records),
+        },
         "PutRecord" => call.answer(put::put_record),
         "GetRecords" => call.answer(get::get_records),
         "GetShardIterator" => call.answer(get::get_shard_iterator),
@@ -72,6 +78,18 @@ pub(crate) fn dispatch(
         "DescribeStreamConsumer" => call.answer(consumers::describe),
         "ListStreamConsumers" => call.answer(consumers::list),
         "DeregisterStreamConsumer" => call.accept(consumers::deregister),
+        "StartStreamEncryption" => call.accept(extras::start_encryption),
+        "StopStreamEncryption" => call.accept(extras::stop_encryption),
+        "EnableEnhancedMonitoring" => call.answer(extras::enable_monitoring),
+        "DisableEnhancedMonitoring" => call.answer(extras::disable_monitoring),
+        "PutResourcePolicy" => call.accept(extras::put_policy),
+        "GetResourcePolicy" => call.answer(extras::get_policy),
+        "DeleteResourcePolicy" => call.accept(extras::delete_policy),
+        "UpdateStreamMode" => call.accept(capacity::update_mode),
+        "UpdateMaxRecordSize" => call.accept(capacity::update_record_size),
+        "UpdateStreamWarmThroughput" => call.answer(capacity::update_warm_throughput),
+        "UpdateAccountSettings" => call.answer(capacity::update_account),
+        "DescribeAccountSettings" => call.answer(capacity::describe_account),
         other => Err(Error::UnknownOperation(format!("Operation {other} is not known to this Kinesis."))),
     }
 }

@@ -4,9 +4,10 @@ use serde::{Deserialize, Serialize};
 
 use super::super::codec::Blob;
 use super::super::hash::parse_hash;
-use super::super::record::{Put, PutEntry};
+use super::super::record::{Put, PutEntry, ShardName};
 use super::super::validate::Check;
 use super::super::{Engine, Error, SequenceNumber};
+use super::streams::encryption_type;
 use super::{require, stream_name};
 
 /// Records in one `PutRecords`.
@@ -46,24 +47,28 @@ pub(crate) fn put_record(engine: &Engine, request: PutRecordRequest) -> Result<P
     item.check(&mut check, "");
     check.done()?;
     let put = engine.put(&stream, item.into_entry()?)?;
-    Ok(PutRecordAnswer { shard_id: put.shard_id(), sequence_number: put.sequence, encryption_type: "NONE" })
+    Ok(PutRecordAnswer {
+        shard_id: put.shard_id(),
+        sequence_number: put.sequence,
+        encryption_type: encryption_type(engine.is_encrypted(&stream)),
+    })
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Default, Deserialize)]
 #[serde(rename_all = "PascalCase")]
 pub(crate) struct PutRecordsRequest {
-    stream_name: Option<String>,
+    pub(crate) stream_name: Option<String>,
     #[serde(rename = "StreamARN")]
-    stream_arn: Option<String>,
-    records: Option<Vec<Item>>,
+    pub(crate) stream_arn: Option<String>,
+    pub(crate) records: Option<Vec<Item>>,
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Default, Deserialize)]
 #[serde(rename_all = "PascalCase")]
-struct Item {
-    data: Option<Blob>,
-    partition_key: Option<String>,
-    explicit_hash_key: Option<String>,
+pub(crate) struct Item {
+    pub(crate) data: Option<Blob>,
+    pub(crate) partition_key: Option<String>,
+    pub(crate) explicit_hash_key: Option<String>,
 }
 
 #[derive(Debug, Serialize)]
@@ -78,7 +83,7 @@ pub(crate) struct PutRecordsAnswer {
 #[serde(untagged)]
 enum ItemAnswer {
     #[serde(rename_all = "PascalCase")]
-    Stored { sequence_number: SequenceNumber, shard_id: String },
+    Stored { sequence_number: SequenceNumber, shard_id: ShardName },
     #[serde(rename_all = "PascalCase")]
     Failed { error_code: String, error_message: String },
 }
@@ -111,13 +116,14 @@ pub(crate) fn put_records(engine: &Engine, request: PutRecordsRequest) -> Result
     let records: Vec<_> = engine.put_batch(&stream, entries)?.into_iter().map(ItemAnswer::from).collect();
     let failed_record_count =
         records.iter().filter(|answer| matches!(answer, ItemAnswer::Failed { .. })).count();
-    Ok(PutRecordsAnswer { failed_record_count, records, encryption_type: "NONE" })
+    let encryption_type = encryption_type(engine.is_encrypted(&stream));
+    Ok(PutRecordsAnswer { failed_record_count, records, encryption_type })
 }
 
 impl From<Result<Put, Error>> for ItemAnswer {
     fn from(answer: Result<Put, Error>) -> Self {
         match answer {
-            Ok(put) => Self::Stored { sequence_number: put.sequence, shard_id: put.shard_id() },
+            Ok(put) => Self::Stored { sequence_number: put.sequence, shard_id: ShardName(put.shard_index) },
             Err(error) => {
                 Self::Failed { error_code: error.exception().to_owned(), error_message: error.to_string() }
             }

@@ -9,7 +9,7 @@ use super::super::record::parse_shard_id;
 use super::super::validate::Check;
 use super::super::{CreateStream, Engine, Error, StreamMode, StreamSummary};
 use super::shards::{ShardOut, shard_number};
-use super::{require, stream_name, tags};
+use super::{capacity, require, stream_name, tags};
 
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "PascalCase")]
@@ -23,6 +23,31 @@ pub(crate) struct StreamRequest {
 #[serde(rename_all = "PascalCase")]
 pub(crate) struct ModeDetails {
     stream_mode: String,
+}
+
+impl ModeDetails {
+    pub(crate) fn parse(&self) -> Result<StreamMode, Error> {
+        let mut check = Check::default();
+        check.one_of(&self.stream_mode, "streamModeDetails.streamMode", &["PROVISIONED", "ON_DEMAND"]);
+        check.done()?;
+        Ok(if self.stream_mode == "ON_DEMAND" { StreamMode::OnDemand } else { StreamMode::Provisioned })
+    }
+}
+
+/// What an on-demand stream takes at once, as descriptions show it.
+#[derive(Debug, Default, Serialize)]
+pub(crate) struct WarmThroughput {
+    #[serde(rename = "TargetMiBps")]
+    target_mibps: u32,
+    #[serde(rename = "CurrentMiBps")]
+    current_mibps: usize,
+}
+
+impl WarmThroughput {
+    pub(crate) fn of(stream: &StreamSummary) -> Option<Self> {
+        // Each shard takes 1 MiB/s.
+        stream.warm_mibps.map(|target_mibps| Self { target_mibps, current_mibps: stream.open_shards })
+    }
 }
 
 impl From<StreamMode> for ModeDetails {
@@ -40,15 +65,14 @@ pub(crate) struct CreateRequest {
     tags: Option<BTreeMap<String, String>>,
     #[serde(rename = "MaxRecordSizeInKiB")]
     max_record_size_in_kib: Option<i64>,
+    #[serde(rename = "WarmThroughputMiBps")]
+    warm_mibps: Option<i64>,
 }
 
 pub(crate) fn create(engine: &Engine, request: CreateRequest) -> Result<(), Error> {
     let name = require(request.stream_name, "streamName")?;
     let mut check = Check::default();
     check.name(&name, "streamName");
-    if let Some(mode) = &request.stream_mode_details {
-        check.one_of(&mode.stream_mode, "streamModeDetails.streamMode", &["PROVISIONED", "ON_DEMAND"]);
-    }
     if let Some(count) = request.shard_count {
         check.range(count, "shardCount", 1, 100_000);
     }
@@ -56,8 +80,7 @@ pub(crate) fn create(engine: &Engine, request: CreateRequest) -> Result<(), Erro
         check.range(kib, "maxRecordSizeInKiB", 1_024, 10_240);
     }
     check.done()?;
-    let on_demand = request.stream_mode_details.is_some_and(|mode| mode.stream_mode == "ON_DEMAND");
-    let mode = if on_demand { StreamMode::OnDemand } else { StreamMode::Provisioned };
+    let mode = request.stream_mode_details.map_or(Ok(StreamMode::Provisioned), |details| details.parse())?;
     let shards = match (mode, request.shard_count) {
         (StreamMode::OnDemand, Some(_)) => {
             return Err(Error::Validation(format!(
@@ -70,7 +93,16 @@ pub(crate) fn create(engine: &Engine, request: CreateRequest) -> Result<(), Erro
     let tags = request.tags.unwrap_or_default();
     tags::check(&name, engine, &tags, tags.len())?;
     let max_record_kib = request.max_record_size_in_kib.and_then(|kib| u32::try_from(kib).ok());
-    engine.create_stream(CreateStream { name, shards, mode, tags, max_record_kib })
+    let warm_mibps = capacity::warm_mibps(request.warm_mibps)?;
+    if warm_mibps.is_some() {
+        engine.require_commitment()?;
+        if mode == StreamMode::Provisioned {
+            return Err(Error::Validation(format!(
+                "WarmThroughputMiBps must not be set for stream {name} in PROVISIONED mode: set ShardCount."
+            )));
+        }
+    }
+    engine.create_stream(CreateStream { name, shards, mode, tags, max_record_kib, warm_mibps })
 }
 
 #[derive(Debug, Deserialize)]
@@ -105,6 +137,10 @@ struct Summary {
     stream_creation_timestamp: Timestamp,
     enhanced_monitoring: [Monitoring; 1],
     encryption_type: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    key_id: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    warm_throughput: Option<WarmThroughput>,
     open_shard_count: usize,
     consumer_count: usize,
     #[serde(rename = "MaxRecordSizeInKiB")]
@@ -114,7 +150,12 @@ struct Summary {
 #[derive(Debug, Default, Serialize)]
 #[serde(rename_all = "PascalCase")]
 struct Monitoring {
-    shard_level_metrics: [&'static str; 0],
+    shard_level_metrics: Vec<String>,
+}
+
+/// As on the wire.
+pub(crate) fn encryption_type(is_encrypted: bool) -> &'static str {
+    if is_encrypted { "KMS" } else { "NONE" }
 }
 
 pub(crate) fn describe_summary(engine: &Engine, request: StreamRequest) -> Result<SummaryAnswer, Error> {
@@ -126,8 +167,10 @@ pub(crate) fn describe_summary(engine: &Engine, request: StreamRequest) -> Resul
             stream_mode_details: stream.mode.into(),
             retention_period_hours: stream.retention_hours,
             stream_creation_timestamp: Timestamp(stream.created_ms),
-            enhanced_monitoring: Default::default(),
-            encryption_type: "NONE",
+            warm_throughput: WarmThroughput::of(&stream),
+            enhanced_monitoring: [Monitoring { shard_level_metrics: stream.metrics }],
+            encryption_type: encryption_type(stream.key_id.is_some()),
+            key_id: stream.key_id,
             open_shard_count: stream.open_shards,
             consumer_count: stream.consumers,
             max_record_size_in_kib: stream.max_record_kib,
@@ -167,6 +210,8 @@ struct Description {
     stream_creation_timestamp: Timestamp,
     enhanced_monitoring: [Monitoring; 1],
     encryption_type: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    key_id: Option<String>,
 }
 
 pub(crate) fn describe(engine: &Engine, request: DescribeRequest) -> Result<DescribeAnswer, Error> {
@@ -188,8 +233,9 @@ pub(crate) fn describe(engine: &Engine, request: DescribeRequest) -> Result<Desc
             shards: shards.into_iter().take(limit).map(ShardOut::from).collect(),
             retention_period_hours: stream.retention_hours,
             stream_creation_timestamp: Timestamp(stream.created_ms),
-            enhanced_monitoring: Default::default(),
-            encryption_type: "NONE",
+            enhanced_monitoring: [Monitoring { shard_level_metrics: stream.metrics }],
+            encryption_type: encryption_type(stream.key_id.is_some()),
+            key_id: stream.key_id,
             stream_name: stream.name,
             stream_arn: stream.arn,
         },
@@ -214,7 +260,7 @@ pub(crate) fn describe_limits(engine: &Engine, _: Nothing) -> Result<LimitsAnswe
         shard_limit: engine.settings().shard_limit,
         open_shard_count: streams.iter().map(|stream| stream.open_shards).sum(),
         on_demand_stream_count: streams.iter().filter(|stream| stream.mode == StreamMode::OnDemand).count(),
-        on_demand_stream_count_limit: 50,
+        on_demand_stream_count_limit: engine.settings().on_demand_stream_limit,
     })
 }
 

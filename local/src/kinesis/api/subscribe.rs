@@ -6,6 +6,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::super::arn;
 use super::super::codec::{Codec, Timestamp};
+use super::super::stream::Stream;
 use super::super::subscription::Subscription;
 use super::super::{Engine, Error, ReadBatch, SequenceNumber};
 use super::get::{RecordOut, Start};
@@ -68,9 +69,10 @@ pub(crate) fn subscribe(
 }
 
 /// The payload of one event.
-pub(crate) fn event_payload(codec: Codec, batch: &ReadBatch) -> Result<Bytes, Error> {
+pub(crate) fn event_payload(codec: Codec, batch: &ReadBatch, stream: &Stream) -> Result<Bytes, Error> {
+    let encryption = stream.control().features.encryption.clone();
     codec.encode(&Event {
-        records: batch.records.iter().cloned().map(RecordOut::from).collect(),
+        records: batch.records.iter().cloned().map(|record| RecordOut::new(record, &encryption)).collect(),
         // The KCL knows the end of a shard by the absence of this number, and then requires the children.
         continuation_sequence_number: batch.end.is_none().then_some(batch.continuation),
         millis_behind_latest: batch.millis_behind_latest,

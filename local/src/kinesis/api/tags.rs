@@ -1,4 +1,4 @@
-//! Tags of streams, through the stream's own operations and the generic ones.
+//! Tags of streams and consumers, through the stream's own operations and the generic ones.
 
 use std::collections::BTreeMap;
 
@@ -9,12 +9,12 @@ use super::super::validate::Check;
 use super::super::{Engine, Error};
 use super::{require, stream_name};
 
-/// Tags on one stream.
+/// Tags on one stream or consumer.
 const MAX_TAGS: usize = 50;
 
-/// Checks tags to add, when the stream would then have `total`.
+/// Checks tags to add, when the stream or consumer would then have `total`.
 pub(crate) fn check(
-    stream: &str,
+    name: &str,
     engine: &Engine,
     tags: &BTreeMap<String, String>,
     total: usize,
@@ -25,9 +25,15 @@ pub(crate) fn check(
         check.length(value, "tags.value", 0, 256);
     }
     check.done()?;
+    // API_AddTagsToStream and API_TagResource: the prefix is the service's own.
+    if let Some(key) = tags.keys().find(|key| key.to_ascii_lowercase().starts_with("aws:")) {
+        return Err(Error::InvalidArgument(format!(
+            "The tag key {key} begins with aws:, which is reserved; choose another."
+        )));
+    }
     if total > MAX_TAGS {
         return Err(Error::InvalidArgument(format!(
-            "Failed to add tags to stream {stream} under account {} because a given stream cannot have more than \
+            "Failed to add tags to stream {name} under account {} because a given stream cannot have more than \
              {MAX_TAGS} tags associated with it.",
             engine.settings().account_id
         )));
@@ -35,28 +41,72 @@ pub(crate) fn check(
     Ok(())
 }
 
-fn add(engine: &Engine, name: &str, tags: BTreeMap<String, String>) -> Result<(), Error> {
-    let stream = engine.stream(name)?;
-    let mut control = stream.control();
-    let total = control.tags.len() + tags.keys().filter(|key| !control.tags.contains_key(*key)).count();
-    check(name, engine, &tags, total)?;
-    control.tags.extend(tags);
-    Ok(())
+fn add(engine: &Engine, to: &Resource, tags: BTreeMap<String, String>) -> Result<(), Error> {
+    engine.attach(&to.stream, to.consumer.as_deref(), |attached| {
+        let more = tags.keys().filter(|key| !attached.tags.contains_key(*key)).count();
+        check(&to.stream, engine, &tags, attached.tags.len() + more)?;
+        attached.tags.extend(tags);
+        Ok(())
+    })
 }
 
-fn remove(engine: &Engine, name: &str, keys: &[String]) -> Result<(), Error> {
-    let stream = engine.stream(name)?;
-    let mut control = stream.control();
-    for key in keys {
-        control.tags.remove(key);
+fn remove(engine: &Engine, from: &Resource, keys: &[String]) -> Result<(), Error> {
+    if keys.is_empty() || keys.len() > MAX_TAGS {
+        let mut check = Check::default();
+        let found = format!("{} keys", keys.len());
+        check.violate(&found, "tagKeys", "Member must have length from 1 to 50");
+        check.done()?;
     }
-    Ok(())
+    engine.attach(&from.stream, from.consumer.as_deref(), |attached| {
+        attached.tags.retain(|key, _| !keys.contains(key));
+        Ok(())
+    })
 }
 
-fn all(engine: &Engine, name: &str) -> Result<Vec<Tag>, Error> {
-    let stream = engine.stream(name)?;
-    let control = stream.control();
-    Ok(control.tags.iter().map(|(key, value)| Tag { key: key.clone(), value: value.clone() }).collect())
+fn all(engine: &Engine, of: &Resource) -> Result<Vec<Tag>, Error> {
+    let stream = engine.stream(&of.stream)?;
+    let list = |tags: &BTreeMap<String, String>| {
+        tags.iter().map(|(key, value)| Tag { key: key.clone(), value: value.clone() }).collect()
+    };
+    Ok(match &of.consumer {
+        Some(name) => list(&stream.consumer(name)?.attached().tags),
+        None => list(&stream.control().tags),
+    })
+}
+
+/// A stream, or one of its consumers.
+#[derive(Debug)]
+pub(crate) struct Resource {
+    pub(crate) arn: String,
+    pub(crate) stream: String,
+    pub(crate) consumer: Option<String>,
+}
+
+impl Resource {
+    fn stream(name: String) -> Self {
+        Self { arn: String::new(), stream: name, consumer: None }
+    }
+}
+
+/// What a `ResourceARN` names, which must exist.
+pub(crate) fn resource(engine: &Engine, arn: Option<String>) -> Result<Resource, Error> {
+    let arn = require(arn, "resourceARN")?;
+    if !arn.contains("/consumer/") {
+        let stream = arn::stream_of_arn(&arn)?.to_owned();
+        engine.stream(&stream)?;
+        return Ok(Resource { arn, stream, consumer: None });
+    }
+    let (stream, consumer) = arn::consumer_of_arn(&arn)?;
+    let known = engine.describe_consumer(stream, consumer)?;
+    if known.arn != arn {
+        // The time in an ARN tells a consumer from an earlier one of the same name.
+        return Err(Error::ResourceNotFound(format!(
+            "Consumer {arn} not found: the consumer of that name is {}.",
+            known.arn
+        )));
+    }
+    let (stream, consumer) = (stream.to_owned(), Some(consumer.to_owned()));
+    Ok(Resource { arn, stream, consumer })
 }
 
 #[derive(Debug, Serialize)]
@@ -77,7 +127,7 @@ pub(crate) struct AddRequest {
 
 pub(crate) fn add_to_stream(engine: &Engine, request: AddRequest) -> Result<(), Error> {
     let stream = stream_name(request.stream_name.as_deref(), request.stream_arn.as_deref())?;
-    add(engine, &stream, require(request.tags, "tags")?)
+    add(engine, &Resource::stream(stream), require(request.tags, "tags")?)
 }
 
 #[derive(Debug, Deserialize)]
@@ -91,7 +141,7 @@ pub(crate) struct RemoveRequest {
 
 pub(crate) fn remove_from_stream(engine: &Engine, request: RemoveRequest) -> Result<(), Error> {
     let stream = stream_name(request.stream_name.as_deref(), request.stream_arn.as_deref())?;
-    remove(engine, &stream, &require(request.tag_keys, "tagKeys")?)
+    remove(engine, &Resource::stream(stream), &require(request.tag_keys, "tagKeys")?)
 }
 
 #[derive(Debug, Deserialize)]
@@ -117,18 +167,12 @@ pub(crate) fn list_for_stream(engine: &Engine, request: ListRequest) -> Result<L
     let mut check = Check::default();
     check.range(limit, "limit", 1, 50);
     check.done()?;
-    let mut tags = all(engine, &stream)?;
+    let mut tags = all(engine, &Resource::stream(stream))?;
     tags.retain(|tag| request.exclusive_start_tag_key.as_ref().is_none_or(|after| tag.key > *after));
     let limit = usize::try_from(limit).unwrap_or(50);
     let has_more_tags = tags.len() > limit;
     tags.truncate(limit);
     Ok(ListAnswer { tags, has_more_tags })
-}
-
-/// The stream of a `ResourceARN`. Tags of consumers are not kept.
-fn resource(arn: Option<String>) -> Result<String, Error> {
-    let arn = require(arn, "resourceARN")?;
-    arn::stream_of_arn(&arn).map(str::to_owned)
 }
 
 #[derive(Debug, Deserialize)]
@@ -140,7 +184,7 @@ pub(crate) struct TagResourceRequest {
 }
 
 pub(crate) fn tag_resource(engine: &Engine, request: TagResourceRequest) -> Result<(), Error> {
-    add(engine, &resource(request.resource_arn)?, require(request.tags, "tags")?)
+    add(engine, &resource(engine, request.resource_arn)?, require(request.tags, "tags")?)
 }
 
 #[derive(Debug, Deserialize)]
@@ -152,7 +196,7 @@ pub(crate) struct UntagResourceRequest {
 }
 
 pub(crate) fn untag_resource(engine: &Engine, request: UntagResourceRequest) -> Result<(), Error> {
-    remove(engine, &resource(request.resource_arn)?, &require(request.tag_keys, "tagKeys")?)
+    remove(engine, &resource(engine, request.resource_arn)?, &require(request.tag_keys, "tagKeys")?)
 }
 
 #[derive(Debug, Deserialize)]
@@ -172,5 +216,5 @@ pub(crate) fn list_for_resource(
     engine: &Engine,
     request: ListResourceRequest,
 ) -> Result<ListResourceAnswer, Error> {
-    Ok(ListResourceAnswer { tags: all(engine, &resource(request.resource_arn)?)? })
+    Ok(ListResourceAnswer { tags: all(engine, &resource(engine, request.resource_arn)?)? })
 }
