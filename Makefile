@@ -6,14 +6,16 @@ TARGET := $(or $(CARGO_TARGET_DIR),target)
 # Everything but the Python module, which maturin builds. Always the same set: another one would
 # resolve features anew and compile dependencies a second time.
 WORKSPACE := --workspace --exclude headworks-python
-# Records of the demo.
-N ?= 100000
+# How much: records of the demo, seeds of the simulation, seconds of chaos. Each target has its default.
+N ?=
+# One part of the benchmarks or of the interop suite; all by default.
+PART ?=
 
 export HEADWORKS_VENV ?= $(abspath $(TARGET))/venv
 WHEEL_VENV := $(abspath $(TARGET))/wheel-venv
 
 .DEFAULT_GOAL := help
-.PHONY: help build demo test test-rust test-python test-infra venv wheel fmt lint lambda docs clean
+.PHONY: help build demo test test-rust test-python test-infra test-interop sim chaos bench venv wheel fmt lint lambda docs clean
 
 help: ## This list.
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -23,7 +25,7 @@ build: ## Builds every program.
 	$(CARGO) build $(WORKSPACE) --bins
 
 demo: build ## The whole pipeline on the embedded stack; proves that no record is lost. N=100000
-	@$(TARGET)/debug/headworks demo --records $(N)
+	@$(TARGET)/debug/headworks demo --records $(or $(N),100000)
 
 test: test-rust test-python test-infra ## Every test of the project.
 
@@ -37,6 +39,19 @@ test-python: venv build wheel ## Golden vectors, a foreign gRPC client, and the 
 
 test-infra: venv ## The templates: cfn-lint, sam validate and our own rules.
 	infra/check.sh
+
+sim: ## The consumers' leases under thousands of seeded schedules of crashes, delays and lost answers. N=5000
+	HEADWORKS_SIM_RUNS=$(or $(N),5000) $(CARGO) test $(WORKSPACE) --test sim -- --nocapture
+
+chaos: build ## Ten minutes of kills, reshards and repeats; each effect exactly once. N=600 (seconds)
+	$(TARGET)/debug/chaos --seconds $(or $(N),600)
+	HEADWORKS_SPOOL_KILLS=500 HEADWORKS_HOLD_SECONDS=60 $(CARGO) test $(WORKSPACE) --test spool_kills --test memory
+
+test-interop: venv build ## Real KCL and KPL, Node, boto3 and other emulators beside ours (Java, Maven, Node). PART=kcl|kpl|node|differential
+	tests/interop/run.sh $(PART)
+
+bench: venv ## Measures everything beside its floor and its peers; writes docs/benchmarks.md. PART=gateway|router|consumer|python|local
+	$(HEADWORKS_VENV)/bin/python tests/bench/bench.py $(PART)
 
 venv:
 	@tests/python/venv.sh >&2

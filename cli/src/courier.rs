@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use futures_util::FutureExt as _;
-use headworks_producer::{Error, Producer, Stored, Ticket};
+use headworks_producer::{Error, Producer, Receipt, Ticket};
 use headworks_record::Record;
 use serde::Serialize;
 use tokio::sync::mpsc;
@@ -100,6 +100,11 @@ enum Answer<'a> {
         sub_sequence_number: u32,
         attempts: u32,
     },
+    Spooled {
+        number: u64,
+        key: &'a str,
+        spooled: bool,
+    },
     Failed {
         number: u64,
         key: &'a str,
@@ -111,9 +116,10 @@ enum Answer<'a> {
 }
 
 impl<'a> Answer<'a> {
-    fn new(number: u64, key: &'a str, answer: &'a Result<Stored, Error>) -> Self {
+    fn new(number: u64, key: &'a str, answer: &'a Result<Receipt, Error>) -> Self {
         match answer {
-            Ok(stored) => Self::Stored {
+            Ok(Receipt::Spooled) => Self::Spooled { number, key, spooled: true },
+            Ok(Receipt::Stored(stored)) => Self::Stored {
                 number,
                 key,
                 shard: &stored.shard_id,
@@ -264,12 +270,12 @@ mod tests {
 
     #[test]
     fn answers_are_lines_of_json() {
-        let stored = Ok(Stored {
+        let stored = Ok(Receipt::Stored(headworks_producer::Stored {
             shard_id: "shardId-000000000001".into(),
             sequence_number: "49".into(),
             sub_sequence_number: 3,
             attempts: 1,
-        });
+        }));
         assert_eq!(
             serde_json::to_string(&Answer::new(7, "k", &stored)).unwrap(),
             r#"{"number":7,"key":"k","shard":"shardId-000000000001","sequence_number":"49","sub_sequence_number":3,"attempts":1}"#

@@ -3,6 +3,12 @@
 //! Parts are the real ones: the `headworks` program, the AWS SDK over sockets, the router behind the
 //! Runtime API. What is built by `cargo build --workspace --bins` is found beside the test's own program.
 
+pub mod chaos;
+pub mod figure;
+pub mod floor;
+pub mod null_sink;
+pub mod process;
+
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, ensure};

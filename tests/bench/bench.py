@@ -1,0 +1,222 @@
+"""Runs the benchmarks of one part or of all, and the peers beside them.
+
+    bench.py [PART]          gateway, router, consumer, python, local; none: all
+
+Programs print one JSON object a line on stdout; they are collected in target/bench/results.json, with the
+machine in target/bench/machine.json, and docs/benchmarks.md is written from both. Figures of parts that
+were not run this time are kept. HEADWORKS_BENCH_SCALE (default 1) shortens or lengthens the runs.
+"""
+
+import json
+import os
+import platform
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+TARGET = Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target"))
+OUT = TARGET / "bench"
+SCALE = float(os.environ.get("HEADWORKS_BENCH_SCALE", "1"))
+VENV = Path(os.environ.get("HEADWORKS_VENV", TARGET / "venv"))
+
+# Crate and bench target of each part.
+RUST = {
+    "gateway": [("headworks-tests", "gateway"), ("headworks-writer", "writer")],
+    "router": [("headworks-router", "router")],
+    "consumer": [("headworks-consumer", "consumer"), ("headworks-consumer", "idle_cost")],
+    "python": [],
+    "local": [("headworks-local", "kinesis")],
+}
+
+
+def say(text: str) -> None:
+    print(f"bench: {text}", file=sys.stderr, flush=True)
+
+
+def machine() -> dict:
+    info = Path("/proc/cpuinfo").read_text() if Path("/proc/cpuinfo").exists() else ""
+    model = next((line.split(":", 1)[1].strip() for line in info.splitlines() if line.startswith("model name")), "")
+    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True)
+    return {
+        "cpu": model or platform.processor() or "unknown",
+        "cores": os.cpu_count(),
+        "system": f"{platform.system()} {platform.machine()}",
+        "commit": commit.stdout.strip(),
+    }
+
+
+def cargo(crate: str, bench: str) -> list[dict]:
+    say(f"{crate}, {bench}")
+    command = ["cargo", "bench", "--quiet", "-p", crate, "--bench", bench]
+    ran = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, check=True)
+    return [json.loads(line) for line in ran.stdout.splitlines() if line.startswith("{")]
+
+
+def program(name: str) -> str:
+    return str(TARGET / "release" / name)
+
+
+def bench_program(crate: str, bench: str) -> str:
+    """The program of a bench target, for those that are also peers."""
+    command = ["cargo", "bench", "--quiet", "-p", crate, "--bench", bench, "--no-run", "--message-format=json"]
+    ran = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, check=True)
+    messages = (json.loads(line) for line in ran.stdout.splitlines())
+    return next(m["executable"] for m in messages if m.get("executable") and m["target"]["name"] == bench)
+
+
+@contextmanager
+def null_sink(shards: int) -> Iterator[dict]:
+    with subprocess.Popen([program("null-sink"), str(shards)], stdout=subprocess.PIPE, text=True) as sink:
+        try:
+            yield json.loads(sink.stdout.readline())
+        finally:
+            sink.kill()
+
+
+def usage(command: list[str]) -> tuple[float, float]:
+    """CPU seconds and peak MiB of a command and of the children that it waited for."""
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL) as process:
+        _, status, used = os.wait4(process.pid, 0)
+        process.returncode = os.waitstatus_to_exitcode(status)
+    if process.returncode:
+        raise SystemExit(f"bench: {' '.join(command)} ended with {process.returncode}")
+    return used.ru_utime + used.ru_stime, used.ru_maxrss / 1024
+
+
+def peer(name: str, command: Callable[[int], list[str]], records: int) -> tuple[float, float]:
+    """CPU nanoseconds per record, without what the start costs, and peak MiB."""
+    small = max(records // 20, 1000)
+    say(f"{name}: {records:,} records")
+    begin, _ = usage(command(small))
+    end, rss = usage(command(records))
+    return (end - begin) / (records - small) * 1e9, rss
+
+
+def gateway_peers(figures: list[dict]) -> list[dict]:
+    """The same records into the same sink, written by others."""
+    plain_sdk = bench_program("headworks-tests", "gateway")
+    python = str(VENV / "bin" / "python")
+    kpl = kpl_load()
+    found = []
+    with null_sink(4) as sink:
+        for case, size in (("200B", 200), ("1KB", 1024)):
+            def ours(metric: str) -> float:
+                return next(f["value"] for f in figures if f["case"] == case and f["metric"] == metric)
+
+            peers = [
+                ("aws-sdk-kinesis PutRecords", 300_000, lambda n: [plain_sdk, "plain-sdk", sink["plain"], str(n), str(size)]),
+                ("aws_kinesis_agg + boto3", 60_000, lambda n: [python, str(ROOT / "tests/bench/peers/agg_boto3.py"), sink["plain"], str(n), str(size)]),
+            ]
+            if kpl:
+                peers.append(("KPL", 1_000_000, lambda n: kpl(sink["tls"], n, size)))
+            for name, records, command in peers:
+                cpu, rss = peer(name, command, int(records * SCALE))
+                for metric, unit, value in (("cpu_ns_per_record", "ns", cpu), ("rss_mib", "MiB", rss)):
+                    mine = ours(metric)
+                    found.append({
+                        "part": "gateway", "case": case, "metric": metric, "value": mine, "unit": unit,
+                        "against": name, "against_value": value, "ratio": mine / value if value else None,
+                    })
+    return found
+
+
+def kpl_load() -> Callable[[str, int, int], list[str]] | None:
+    """The KPL's load program, built by Maven; nothing, said aloud, where there is no Maven."""
+    if not (shutil.which("mvn") and shutil.which("java")):
+        say("no Maven or Java on the PATH: the KPL is left out (Debian: apt-get install maven openjdk-17-jdk-headless)")
+        return None
+    say("building the KPL's load program")
+    out = TARGET / "interop"
+    out.mkdir(parents=True, exist_ok=True)
+    command = [
+        "mvn", "--batch-mode", "--quiet", "--file", str(ROOT / "tests/interop/java/pom.xml"),
+        f"-Dinterop.directory={out}/java", f"-Dmdep.outputFile={out}/java.classpath",
+        "compile", "dependency:build-classpath",
+    ]
+    subprocess.run(command, check=True, stdout=sys.stderr)
+    classpath = f"{out}/java/classes:{(out / 'java.classpath').read_text().strip()}"
+    (OUT / "kpl").mkdir(parents=True, exist_ok=True)
+
+    def load(address: str, count: int, size: int) -> list[str]:
+        host, port = address.removeprefix("https://").split(":")
+        return [
+            "java", "-cp", classpath, "interop.Load", "stream=null", f"host={host}", f"port={port}",
+            f"records={count}", f"bytes={size}", f"temporary={OUT / 'kpl'}",
+        ]
+
+    return load
+
+
+def shown(figure: dict) -> str:
+    def number(value: float | None) -> str:
+        if value is None:
+            return ""
+        return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
+
+    ratio = f"{figure['ratio']:.2f}" if figure["ratio"] is not None else ""
+    against = f"{figure['against']}: {number(figure['against_value'])}" if figure["against"] else ""
+    cells = (figure["case"], figure["metric"], f"{number(figure['value'])} {figure['unit']}".strip(), against, ratio)
+    return "| " + " | ".join(cells) + " |"
+
+
+def write_page(figures: list[dict], machines: dict[str, dict]) -> None:
+    lines = [
+        "# Benchmarks",
+        "",
+        "Written by `make bench`; `make bench PART=gateway` renews one part. `floor` is what the formats force on",
+        "anyone: an MD5 of each partition key and of each aggregate, a SHA-256 of each signed body, measured in",
+        "the same run on the bytes that were put. A peer ran in the same run, on the same machine, into the",
+        "same sink. Load, sink and what is measured share the machine's cores; CPU times are the kernel's.",
+    ]
+    for part in RUST:
+        mine = [figure for figure in figures if figure["part"] == part]
+        if not mine:
+            continue
+        on = machines.get(part, {})
+        lines += [
+            "",
+            f"## {part.capitalize()}",
+            "",
+            f"{on.get('cpu')}, {on.get('cores')} cores, {on.get('system')}, at {on.get('commit')}.",
+            "",
+            "| case | metric | value | against | ratio |",
+            "|---|---|---|---|---|",
+            *map(shown, mine),
+        ]
+    (ROOT / "docs" / "benchmarks.md").write_text("\n".join(lines) + "\n")
+
+
+def run(part: str) -> list[dict]:
+    figures = [figure for crate, bench in RUST[part] for figure in cargo(crate, bench)]
+    if part == "gateway":
+        figures += gateway_peers(figures)
+    return figures
+
+
+def main(wanted: str | None) -> None:
+    if wanted is not None and wanted not in RUST:
+        raise SystemExit(f"bench: there is no part {wanted!r}; parts are {', '.join(RUST)}")
+    OUT.mkdir(parents=True, exist_ok=True)
+    results, machines_file = OUT / "results.json", OUT / "machine.json"
+    figures = json.loads(results.read_text()) if results.exists() else []
+    machines = json.loads(machines_file.read_text()) if machines_file.exists() else {}
+    say("building the programs (release)")
+    subprocess.run(["cargo", "build", "--quiet", "--release", "--workspace", "--exclude", "headworks-python", "--bins"], cwd=ROOT, check=True)
+    for part in [wanted] if wanted else RUST:
+        begin = time.monotonic()
+        fresh = run(part)
+        figures = [figure for figure in figures if figure["part"] != part] + fresh
+        machines[part] = machine()
+        results.write_text(json.dumps(figures, indent=1) + "\n")
+        machines_file.write_text(json.dumps(machines, indent=1) + "\n")
+        write_page(figures, machines)
+        say(f"{part}: {len(fresh)} figures in {time.monotonic() - begin:.0f} s")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1] if len(sys.argv) > 1 and sys.argv[1] else None)

@@ -1,0 +1,241 @@
+//! The gateway as a process of its own, between a load from this process and a sink that keeps nothing.
+//!
+//! CPU time and memory are the kernel's figures of the gateway's process. Load, gateway and sink share the
+//! machine's cores, so times are told only where the load leaves them idle.
+
+use std::net::TcpListener;
+use std::process::Stdio;
+use std::time::Duration;
+
+use anyhow::{Context as _, ensure};
+use aws_sdk_kinesis::config::{BehaviorVersion, Credentials, Region};
+use aws_sdk_kinesis::primitives::Blob;
+use aws_sdk_kinesis::types::PutRecordsRequestEntry;
+use futures_util::StreamExt as _;
+use futures_util::stream::FuturesUnordered;
+use headworks_producer::{Producer, Record};
+use headworks_tests::figure::Figure;
+use headworks_tests::{floor::Floor, process, program};
+use serde_json::Value;
+use tokio::io::{AsyncBufReadExt as _, BufReader};
+use tokio::process::{Child, Command};
+use tokio::time::{Instant, MissedTickBehavior};
+
+const PART: &str = "gateway";
+
+#[tokio::main]
+async fn main() -> anyhow::Result<()> {
+    // Cargo hands over `--bench`.
+    let arguments: Vec<String> =
+        std::env::args().skip(1).filter(|argument| !argument.starts_with("--")).collect();
+    match arguments.as_slice() {
+        [] => {}
+        [peer, endpoint, records, bytes] if peer == "plain-sdk" => {
+            return plain_sdk(endpoint, records.parse()?, bytes.parse()?).await;
+        }
+        _ => anyhow::bail!("usage: gateway [plain-sdk ENDPOINT RECORDS BYTES]"),
+    }
+    let scale: f64 = std::env::var("HEADWORKS_BENCH_SCALE").map_or(Ok(1.0), |scale| scale.parse())?;
+    let floor = Floor::measure();
+    for (case, bytes, records) in [("200B", 200, 2_000_000.0), ("1KB", 1024, 600_000.0)] {
+        full_rate(&floor, case, bytes, (records * scale) as u64).await?;
+    }
+    half_load(200, Duration::from_secs_f64(10.0 * scale)).await
+}
+
+/// A gateway with default settings before a sink of four shards.
+struct Rig {
+    sink: Child,
+    counts: String,
+    gateway: Child,
+    endpoint: String,
+}
+
+impl Rig {
+    async fn start(writer: &str) -> anyhow::Result<Self> {
+        let mut sink = Command::new(program("null-sink")?)
+            .arg("4")
+            .stdout(Stdio::piped())
+            .kill_on_drop(true)
+            .spawn()
+            .context("null-sink")?;
+        let mut line = String::new();
+        let stdout = sink.stdout.take().context("the sink has no stdout")?;
+        BufReader::new(stdout).read_line(&mut line).await?;
+        let addresses: Value = serde_json::from_str(&line).context("the sink's addresses")?;
+        let counts = addresses["plain"].as_str().context("the sink's address")?.to_owned();
+        let port = TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
+        let gateway = Command::new(program("headworks-gateway")?)
+            .env("HEADWORKS_GATEWAY_LISTEN", format!("127.0.0.1:{port}"))
+            .env("HEADWORKS_GATEWAY_STREAMS", format!(r#"[{{ name = "null", writer = {{ {writer} }} }}]"#))
+            .env("HEADWORKS_GATEWAY_KINESIS_ENDPOINT", &counts)
+            .env("AWS_REGION", "us-east-1")
+            .env("AWS_ACCESS_KEY_ID", "bench")
+            .env("AWS_SECRET_ACCESS_KEY", "bench")
+            .kill_on_drop(true)
+            .spawn()
+            .context("headworks-gateway")?;
+        Ok(Self { sink, counts, gateway, endpoint: format!("http://127.0.0.1:{port}") })
+    }
+
+    async fn producer(&self) -> anyhow::Result<Producer> {
+        Ok(Producer::builder().endpoint(&self.endpoint).stream("null").connect().await?)
+    }
+
+    fn gateway_pid(&self) -> anyhow::Result<u32> {
+        self.gateway.id().context("the gateway has ended")
+    }
+
+    async fn counts(&self) -> anyhow::Result<Counts> {
+        let address = self.counts.trim_start_matches("http://");
+        let mut stream = tokio::net::TcpStream::connect(address).await?;
+        use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+        stream.write_all(b"GET /counts HTTP/1.1\r\nhost: sink\r\nconnection: close\r\n\r\n").await?;
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await?;
+        let (_, body) = answer.split_once("\r\n\r\n").context("the sink's answer has no body")?;
+        Ok(serde_json::from_str(body)?)
+    }
+
+    async fn stop(mut self) -> anyhow::Result<()> {
+        // Nothing is unanswered by now.
+        self.gateway.kill().await?;
+        self.sink.kill().await?;
+        Ok(())
+    }
+}
+
+#[derive(Debug, Clone, Copy, serde::Deserialize)]
+struct Counts {
+    calls: u64,
+    records: u64,
+    body_bytes: u64,
+    data_bytes: u64,
+    put_units: u64,
+}
+
+/// One of a thousand sessions, as a website would send them.
+fn record(number: u64, bytes: usize) -> anyhow::Result<Record> {
+    let key = format!("session-{:04}", number % 1000);
+    Ok(Record::builder(key)?.header("type", "page.viewed")?.data(vec![b'x'; bytes]).build())
+}
+
+/// As fast as it goes.
+async fn full_rate(floor: &Floor, case: &str, bytes: usize, records: u64) -> anyhow::Result<()> {
+    let rig = Rig::start("").await?;
+    let producer = rig.producer().await?;
+    // Connections, shard map and allocator are warm before anything counts.
+    send(&producer, bytes, 20_000).await?;
+    let (pid, before) = (rig.gateway_pid()?, rig.counts().await?);
+    let (cpu, begin) = (process::cpu_time(pid)?, Instant::now());
+    send(&producer, bytes, records).await?;
+    let taken = begin.elapsed();
+    let cpu = process::cpu_time(pid)? - cpu;
+    let after = rig.counts().await?;
+
+    let n = records as f64;
+    let (body, data) = (after.body_bytes - before.body_bytes, after.data_bytes - before.data_bytes);
+    let calls = after.calls - before.calls;
+    let least = floor.ns(records, data, body) / n;
+    let ns = cpu.as_nanos() as f64 / n;
+    let figure = |metric, value, unit| Figure::new(PART, case, metric, value, unit);
+    figure("cpu_ns_per_record", ns, "ns").against("floor", least).print();
+    figure("records_per_s_per_core", 1e9 / ns, "1/s").against("floor", 1e9 / least).print();
+    figure("records_per_s", n / taken.as_secs_f64(), "1/s").print();
+    figure("rss_mib", process::peak_rss_mib(pid)?, "MiB").print();
+    let one = record(0, bytes)?;
+    let user = n * one.user_bytes() as f64;
+    figure("bytes_ratio", data as f64 / user, "").print();
+    let units = (after.put_units - before.put_units) as f64 * 25.0 * 1024.0;
+    figure("unit_fill", data as f64 / units, "").print();
+    figure("kinesis_records_per_call", (after.records - before.records) as f64 / calls as f64, "").print();
+    rig.stop().await
+}
+
+/// Sends records without waiting for answers, then waits for all of them.
+async fn send(producer: &Producer, bytes: usize, records: u64) -> anyhow::Result<()> {
+    let before = producer.report().stored;
+    for number in 0..records {
+        drop(producer.send(record(number, bytes)?).await);
+    }
+    producer.flush().await;
+    let stored = producer.report().stored - before;
+    ensure!(stored == records, "{stored} of {records} records are stored");
+    Ok(())
+}
+
+/// At a rate that leaves half the machine idle: how long a record takes from its due time to its answer.
+async fn half_load(bytes: usize, length: Duration) -> anyhow::Result<()> {
+    const LINGER_MS: u64 = 1;
+    let rig = Rig::start(&format!("linger_ms = {LINGER_MS}")).await?;
+    let producer = rig.producer().await?;
+    let begin = Instant::now();
+    send(&producer, bytes, 200_000).await?;
+    let rate = 100_000.0 / begin.elapsed().as_secs_f64();
+    let per_tick = (rate / 1000.0).max(1.0) as u64;
+
+    let mut ticks = tokio::time::interval(Duration::from_millis(1));
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Burst);
+    let (begin, mut number) = (Instant::now(), 0);
+    let mut waiting = FuturesUnordered::new();
+    let mut taken = Vec::new();
+    while begin.elapsed() < length {
+        tokio::select! {
+            biased;
+            Some(answered) = waiting.next(), if !waiting.is_empty() => taken.push(answered?),
+            due = ticks.tick() => {
+                for i in 0..per_tick {
+                    let ticket = producer.send(record(number, bytes)?).await;
+                    number += 1;
+                    // One of a tick's records tells for all; a clock for each would be load of its own.
+                    if i == number % per_tick {
+                        waiting.push(async move { ticket.await.map(|_| due.elapsed()) });
+                    }
+                }
+            }
+        }
+    }
+    while let Some(answered) = waiting.next().await {
+        taken.push(answered?);
+    }
+    taken.sort();
+    ensure!(taken.len() > 100, "only {} records were timed", taken.len());
+    let case = format!("200B half load, {:.0}/s, linger {LINGER_MS} ms", per_tick as f64 * 1000.0);
+    for (metric, share) in [("p50_ms", 0.5), ("p99_ms", 0.99), ("p99_9_ms", 0.999)] {
+        let at = ((taken.len() - 1) as f64 * share) as usize;
+        Figure::new(PART, &case, metric, taken[at].as_secs_f64() * 1000.0, "ms").print();
+    }
+    rig.stop().await
+}
+
+/// The peer that needs no gateway: one Kinesis record each, 500 in a call, 16 calls at a time.
+async fn plain_sdk(endpoint: &str, records: u64, bytes: usize) -> anyhow::Result<()> {
+    let config = aws_sdk_kinesis::Config::builder()
+        .behavior_version(BehaviorVersion::latest())
+        .endpoint_url(endpoint)
+        .region(Region::new("us-east-1"))
+        .credentials_provider(Credentials::new("bench", "bench", None, None, "bench"))
+        .build();
+    let client = aws_sdk_kinesis::Client::from_conf(config);
+    let calls = futures_util::stream::iter(0..records.div_ceil(500)).map(|call| {
+        let entries = (call * 500..records.min((call + 1) * 500)).map(|number| {
+            PutRecordsRequestEntry::builder()
+                .partition_key(format!("session-{:04}", number % 1000))
+                .data(Blob::new(vec![b'x'; bytes]))
+                .build()
+        });
+        let entries: Result<Vec<_>, _> = entries.collect();
+        let client = client.clone();
+        async move {
+            let answer = client.put_records().stream_name("null").set_records(Some(entries?)).send().await?;
+            anyhow::Ok(answer.records.len() as u64)
+        }
+    });
+    let mut calls = calls.buffer_unordered(16);
+    let mut stored = 0;
+    while let Some(answer) = calls.next().await {
+        stored += answer?;
+    }
+    ensure!(stored == records, "{stored} of {records} records were answered");
+    Ok(())
+}

@@ -1,0 +1,1 @@
+"""The interop suite. Each part is a module that is run beside a pipeline; see ../run.sh."""
