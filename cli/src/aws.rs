@@ -1,5 +1,6 @@
 //! Clients of AWS, or of anything that speaks its protocols.
 
+use aws_config::SdkConfig;
 use aws_config::environment::EnvironmentVariableRegionProvider;
 use aws_config::meta::region::RegionProviderChain;
 use aws_config::profile::ProfileFileRegionProvider;
@@ -31,8 +32,20 @@ pub(crate) struct Kinesis {
     pub(crate) place: String,
 }
 
+/// Kinesis, and what the clients of other services are made of. Their addresses come from AWS_ENDPOINT_URL_DYNAMODB
+/// and AWS_ENDPOINT_URL_S3.
+#[derive(Debug, Clone)]
+pub(crate) struct Services {
+    pub(crate) kinesis: Kinesis,
+    config: SdkConfig,
+}
+
 impl Args {
     pub(crate) async fn kinesis(&self) -> Result<Kinesis, Failure> {
+        Ok(self.services().await?.kinesis)
+    }
+
+    pub(crate) async fn services(&self) -> Result<Services, Failure> {
         if let Some(url) = &self.endpoint_url {
             check_url("endpoint-url-invalid", "--endpoint-url", url)?;
         }
@@ -42,18 +55,30 @@ impl Args {
             .or_else(EnvironmentVariableRegionProvider::new())
             .or_else(ProfileFileRegionProvider::new())
             .or_else(Region::from_static(DEFAULT_REGION));
-        let mut loader = aws_config::defaults(aws_config::BehaviorVersion::latest()).region(region);
+        let config = aws_config::defaults(aws_config::BehaviorVersion::latest()).region(region).load().await;
+        let mut kinesis = aws_sdk_kinesis::config::Builder::from(&config);
         if let Some(url) = &self.endpoint_url {
-            loader = loader.endpoint_url(url);
+            kinesis = kinesis.endpoint_url(url);
         }
-        let config = loader.load().await;
-        let place = match config.endpoint_url() {
+        let place = match self.endpoint_url.as_deref().or(config.endpoint_url()) {
             Some(url) => url.to_owned(),
             None => {
                 format!("AWS, region {}", config.region().map_or(DEFAULT_REGION, |region| region.as_ref()))
             }
         };
-        Ok(Kinesis { client: Client::new(&config), place })
+        Ok(Services { kinesis: Kinesis { client: Client::from_conf(kinesis.build()), place }, config })
+    }
+}
+
+impl Services {
+    pub(crate) fn dynamodb(&self) -> aws_sdk_dynamodb::Client {
+        aws_sdk_dynamodb::Client::new(&self.config)
+    }
+
+    /// With `path_style` the bucket's name stands in the path, as servers other than AWS's want it.
+    pub(crate) fn s3(&self, path_style: bool) -> aws_sdk_s3::Client {
+        let config = aws_sdk_s3::config::Builder::from(&self.config).force_path_style(path_style).build();
+        aws_sdk_s3::Client::from_conf(config)
     }
 }
 

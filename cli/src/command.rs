@@ -7,7 +7,7 @@ use headworks_telemetry::{Config, Telemetry};
 
 use crate::exit::{Exit, Failure};
 use crate::output::{talk, talk_error};
-use crate::{demo, dev, routes, send, simulate, tail};
+use crate::{consumers, demo, dev, dlq, gateway, local, replay, routes, send, simulate, tail};
 
 /// What is logged on stderr unless HEADWORKS_LOG or RUST_LOG says otherwise: commands talk for themselves, also about
 /// credentials that are missing, and the embedded DynamoDB warns of every condition that does not hold.
@@ -28,20 +28,34 @@ pub struct Cli {
 /// What to do.
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// Starts the whole pipeline on this machine and leaves it running.
+    #[command(about = "Starts the whole pipeline on this machine and leaves it running")]
     Dev(dev::Args),
-    /// Sends website events through the whole pipeline and proves that none is lost.
+    #[command(about = "Sends website events through the whole pipeline and proves that none is lost")]
     #[command(after_help = Exit::HELP)]
     Demo(demo::Args),
-    /// Sends records from a file or stdin.
+    #[command(about = "Sends records from a file or stdin")]
     Send(send::Args),
-    /// Shows the records of a stream.
+    #[command(about = "Shows the records of a stream")]
     Tail(tail::Args),
-    /// Sends made-up records.
+    #[command(about = "Sends made-up records")]
     Simulate(simulate::Args),
     /// Checks route tables and explains what they do.
     #[command(subcommand)]
     Routes(routes::Args),
+    /// Starts single services on this machine.
+    #[command(subcommand)]
+    Local(local::Args),
+    /// Lists, shows and redrives the router's dead letters.
+    #[command(subcommand)]
+    Dlq(dlq::Args),
+    /// Looks after applications that read streams.
+    #[command(subcommand)]
+    Consumers(consumers::Args),
+    #[command(about = "Shows a time range of a stream again")]
+    Replay(replay::Args),
+    /// Makes API keys for gateways and checks their configuration.
+    #[command(subcommand)]
+    Gateway(gateway::Args),
     /// Runs the router's Lambda bootstrap: `dev` and `demo` start it as the router's processes.
     #[command(hide = true)]
     RouterBootstrap,
@@ -92,6 +106,11 @@ async fn with_telemetry(command: Command) -> Result<Exit, Failure> {
         Command::Simulate(args) => simulate::run(args, &telemetry).await,
         Command::Tail(args) => tail::run(args).await,
         Command::Routes(args) => routes::run(args).await,
+        Command::Local(args) => local::run(args).await,
+        Command::Dlq(args) => dlq::run(args).await,
+        Command::Consumers(args) => consumers::run(args).await,
+        Command::Replay(args) => replay::run(args).await,
+        Command::Gateway(args) => gateway::run(args),
         Command::Demo(_) | Command::RouterBootstrap => Ok(Exit::Ok),
     };
     telemetry.shutdown().await;

@@ -35,6 +35,11 @@ impl From<io::Error> for Error {
     }
 }
 
+/// What a command fails with that could not write; a closed pipe is no failure.
+pub(crate) fn settled(written: Result<(), Error>) -> Result<(), Failure> {
+    written.err().and_then(Error::failure).map_or(Ok(()), Err)
+}
+
 /// Stdout, buffered: callers flush where a reader waits for what is there.
 #[derive(Debug)]
 pub(crate) struct Output<W: Write = Stdout> {

@@ -103,6 +103,11 @@ impl LeaseStore for Counting {
         self.store.checkpoint(holding, checkpoint, children).await
     }
 
+    async fn delete(&self, seen: &Lease) -> Result<bool, Error> {
+        self.write();
+        self.store.delete(seen).await
+    }
+
     async fn release(&self, holding: &Holding) -> Result<(), Error> {
         self.write();
         self.store.release(holding).await

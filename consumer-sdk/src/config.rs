@@ -115,6 +115,12 @@ pub struct Config {
     pub take_over_after: Duration,
     /// The same for an owner without a heartbeat item, such as a KCL worker. Default 20 s.
     pub foreign_take_over_after: Duration,
+    /// For a fleet in which workers of the KCL run at the same time: how often the counter of each lease is
+    /// raised, which is how the KCL tells that a lease is being read; its workers' leases are told alive by
+    /// their counters in any case. At most a third of the KCL's `failoverTimeMillis` (10 s by default), so
+    /// 3 s; 100 ms to 100 s. A shard whose lease could not be written to for twice this time is no longer
+    /// delivered. It costs a write per lease each time. Default: `None`, leases are not renewed one by one.
+    pub renew_leases_every: Option<Duration>,
     /// How often this worker gives a sign of life and looks at those of the others. Default 500 ms; at
     /// most a quarter of `take_over_after`.
     pub heartbeat_interval: Duration,
@@ -129,6 +135,10 @@ pub struct Config {
     pub checkpoint_interval: Duration,
     /// How long a batch in hand may take at shutdown. Default 30 s.
     pub drain_timeout: Duration,
+    /// After how long without progress a shard that has something to do counts as stuck, which
+    /// [`ShardStatus::stuck`](crate::ShardStatus::stuck), the metrics and the log tell. Longer than a batch may
+    /// rightly take. Default 60 s, at least 1 s.
+    pub stuck_after: Duration,
     /// How long tables, stream and consumer may take to become usable. Default 60 s.
     pub startup_timeout: Duration,
     /// How long one call of AWS may take. Default 10 s.
@@ -193,11 +203,13 @@ impl Config {
             start: Start::default(),
             take_over_after: Duration::from_secs(2),
             foreign_take_over_after: Duration::from_secs(20),
+            renew_leases_every: None,
             heartbeat_interval: Duration::from_millis(500),
             lease_scan_interval: Duration::from_secs(60),
             shard_sync_interval: Duration::from_secs(60),
             checkpoint_interval: Duration::from_secs(1),
             drain_timeout: Duration::from_secs(30),
+            stuck_after: Duration::from_secs(60),
             startup_timeout: Duration::from_secs(60),
             call_timeout: Duration::from_secs(10),
             max_batch_records: 1_000,
@@ -256,12 +268,16 @@ impl Config {
         let most = Duration::from_secs(3600);
         span("take_over_after", self.take_over_after, ms(1000), Duration::from_secs(300))?;
         span("foreign_take_over_after", self.foreign_take_over_after, self.take_over_after, most)?;
+        if let Some(every) = self.renew_leases_every {
+            span("renew_leases_every", every, ms(100), Duration::from_secs(100))?;
+        }
         // Several attempts must fit before delivery stops.
         span("heartbeat_interval", self.heartbeat_interval, ms(50), self.take_over_after / 4)?;
         span("lease_scan_interval", self.lease_scan_interval, self.heartbeat_interval, most)?;
         span("shard_sync_interval", self.shard_sync_interval, ms(1000), most)?;
         span("checkpoint_interval", self.checkpoint_interval, Duration::ZERO, most)?;
         span("drain_timeout", self.drain_timeout, ms(100), most)?;
+        span("stuck_after", self.stuck_after, ms(1000), most)?;
         span("startup_timeout", self.startup_timeout, ms(100), most)?;
         span("call_timeout", self.call_timeout, ms(100), Duration::from_secs(300))?;
         span("poll_interval", self.poll_interval, ms(200), Duration::from_secs(60))?;
@@ -399,6 +415,7 @@ mod tests {
         assert!(refused(|c| c.dedup_window = Duration::from_secs(901)).contains("900s"));
         assert!(refused(|c| c.dedup_max_identities = 0).contains("from 1"));
         assert!(refused(|c| c.heartbeat_interval = Duration::from_secs(2)).contains("500ms"));
+        assert!(refused(|c| c.renew_leases_every = Some(Duration::ZERO)).contains("100ms"));
         assert!(refused(|c| c.resubscribe_after = Duration::from_secs(300)).contains("299s"));
         let keyed_by_hand = |c: &mut Config| {
             c.parallelism = 4;

@@ -215,6 +215,8 @@ impl Consumer {
             }
         };
         let (consumer_arn, sent) = started;
+        let _watching =
+            AbortOnDropHandle::new(tokio::spawn(tell_stuck(self.handle.clone(), self.config.stuck_after)));
         let context = Context {
             // Children are claimed within moments; those that are not read the stream.
             handover: Handover::new(self.config.dedup_window),
@@ -252,6 +254,13 @@ impl Consumer {
             }
             tokio::time::sleep(backoff.next_delay()).await;
         }
+    }
+}
+
+async fn tell_stuck(handle: Handle, after: Duration) {
+    loop {
+        tokio::time::sleep(after / 4).await;
+        handle.tell_stuck();
     }
 }
 
@@ -358,6 +367,18 @@ impl Builder {
         self
     }
 
+    /// See [`Config::foreign_take_over_after`].
+    pub fn foreign_take_over_after(mut self, after: Duration) -> Self {
+        self.config.foreign_take_over_after = after;
+        self
+    }
+
+    /// See [`Config::renew_leases_every`].
+    pub fn renew_leases_every(mut self, every: Duration) -> Self {
+        self.config.renew_leases_every = Some(every);
+        self
+    }
+
     /// See [`Config::checkpoint_interval`].
     pub fn checkpoint_interval(mut self, interval: Duration) -> Self {
         self.config.checkpoint_interval = interval;
@@ -428,14 +449,15 @@ impl Builder {
                 return Err(ConfigError::MissingClient { client: "DynamoDB", method: "dynamodb" });
             }
         };
+        let config = Arc::new(self.config);
         Ok(Consumer {
-            config: Arc::new(self.config),
+            handle: Handle::new(config.clone()),
+            config,
             streams,
             store,
             letters: self.letters,
             dynamodb: self.dynamodb,
             tracer: self.tracer,
-            handle: Handle::new(),
         })
     }
 }

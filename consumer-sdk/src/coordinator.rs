@@ -24,10 +24,13 @@ use crate::lease::weight::Meter;
 use crate::lease::{self, Lease, answered, family};
 use crate::position::{Checkpoint, Start};
 use crate::shard::{Context, Held, Outcome, Session, Worker};
-use crate::streams::ShardFilter;
+use crate::streams::{ShardFilter, ShardInfo};
 
 /// Claims that are under way at the same time.
 const CLAIMS_AT_ONCE: usize = 16;
+
+/// Leases that one look at the stream removes at most: nothing else waits for long.
+const REMOVED_AT_ONCE: usize = 20;
 
 /// How long a worker waits after giving a lease up before it gives up another for its bytes: until the new
 /// owner's load tells what that changed.
@@ -206,9 +209,23 @@ impl<D: Delivery, M: Fn(&ShardId, &ShardGauge) -> D + Send> Coordinator<M> {
                 self.scan().await?;
             }
         }
+        self.tidy(&shards).await?;
         // Not in step with the other workers: the service takes few control calls per second.
         let interval = context.config.shard_sync_interval;
         self.next_sync = Instant::now() + crate::random::range(interval / 2..=interval * 3 / 2);
+        Ok(())
+    }
+
+    /// Removes the leases of shards that are long gone.
+    async fn tidy(&mut self, shards: &[ShardInfo]) -> Result<(), Error> {
+        let context = self.context.clone();
+        for shard in family::outlived(shards, &self.leases).into_iter().take(REMOVED_AT_ONCE) {
+            // Another worker may have been faster.
+            let Some(seen) = self.leases.remove(&shard) else { continue };
+            if answered(context.config.call_timeout, context.store.delete(&seen)).await? {
+                tracing::info!(%shard, "the lease was removed: its shard was read to its end and has expired");
+            }
+        }
         Ok(())
     }
 
@@ -306,6 +323,9 @@ impl<D: Delivery, M: Fn(&ShardId, &ShardGauge) -> D + Send> Coordinator<M> {
         let shard = lease.shard.clone();
         let from = seen.owner.as_deref().unwrap_or("nobody");
         tracing::info!(%shard, from, checkpoint = %lease.checkpoint.text(), "a lease was claimed");
+        if seen.owner.as_ref().is_some_and(|owner| *owner != self.context.config.worker_id) {
+            self.context.handle.took_over();
+        }
         self.leases.insert(shard.clone(), lease.clone());
         if lease.checkpoint == Checkpoint::Latest
             && lease.parents.iter().any(|parent| self.leases.contains_key(parent))
@@ -314,6 +334,7 @@ impl<D: Delivery, M: Fn(&ShardId, &ShardGauge) -> D + Send> Coordinator<M> {
             // read, all of its child comes after it.
             lease.checkpoint = Checkpoint::TrimHorizon;
         }
+        self.meter.expect(&shard, lease.throughput.unwrap_or(0));
         let session = Session::new(shard.clone(), self.fence.clone(), era);
         self.sessions.insert(shard.clone(), session.clone());
         let gauge = self.context.handle.shard(&shard);
@@ -357,6 +378,7 @@ impl<D: Delivery, M: Fn(&ShardId, &ShardGauge) -> D + Send> Coordinator<M> {
         let totals = self.sessions.iter().map(|(shard, session)| (shard, session.bytes()));
         self.meter.measure(Instant::now(), totals);
         self.context.changes.set_load(self.meter.total());
+        self.context.store.measured(self.meter.rates());
         self.given.retain(|_, at| at.elapsed() < GIVE_EVERY);
     }
 

@@ -1,5 +1,6 @@
 //! What a handler gets: records with where they were found.
 
+use std::ops::Range;
 use std::sync::Arc;
 use std::time::SystemTime;
 
@@ -42,27 +43,36 @@ impl Delivered {
 #[derive(Debug, Clone)]
 pub struct Batch {
     shard: ShardId,
-    records: Arc<[Delivered]>,
+    // What one event held, or more of it: batches share it, and each shows its part.
+    records: Arc<Vec<Delivered>>,
+    part: Range<usize>,
     end: Position,
     millis_behind: u64,
 }
 
 impl Batch {
     pub(crate) fn new(shard: ShardId, records: Vec<Delivered>, end: Position, millis_behind: u64) -> Self {
-        Self { shard, records: records.into(), end, millis_behind }
+        let part = 0..records.len();
+        Self { shard, records: Arc::new(records), part, end, millis_behind }
+    }
+
+    /// A batch of some of these records; the part has to lie within them.
+    pub(crate) fn part_of(
+        shard: ShardId,
+        records: Arc<Vec<Delivered>>,
+        part: Range<usize>,
+        end: Position,
+        millis_behind: u64,
+    ) -> Self {
+        Self { shard, records, part, end, millis_behind }
     }
 
     /// The two halves of a batch of at least two records.
     pub(crate) fn halves(&self) -> Option<(Self, Self)> {
-        let (left, right) = self.records.split_at(self.records.len() / 2);
-        let middle = left.last()?.position();
-        let part = |records: &[Delivered], end: Position| Self {
-            shard: self.shard.clone(),
-            records: records.into(),
-            end,
-            millis_behind: self.millis_behind,
-        };
-        Some((part(left, middle), part(right, self.end.clone())))
+        let middle = self.part.start + self.len() / 2;
+        let last = self.records().get(..self.len() / 2)?.last()?.position();
+        let part = |part: Range<usize>, end: Position| Self { part, end, ..self.clone() };
+        Some((part(self.part.start..middle, last), part(middle..self.part.end, self.end.clone())))
     }
 
     /// The shard.
@@ -72,22 +82,22 @@ impl Batch {
 
     /// The records, at least one.
     pub fn records(&self) -> &[Delivered] {
-        &self.records
+        &self.records[self.part.clone()]
     }
 
     /// The records in order.
     pub fn iter(&self) -> std::slice::Iter<'_, Delivered> {
-        self.records.iter()
+        self.records().iter()
     }
 
     /// How many there are.
     pub fn len(&self) -> usize {
-        self.records.len()
+        self.part.len()
     }
 
     /// Whether there are none; handlers never see such a batch.
     pub fn is_empty(&self) -> bool {
-        self.records.is_empty()
+        self.part.is_empty()
     }
 
     /// How far the reader was behind the newest record of the shard, in milliseconds.

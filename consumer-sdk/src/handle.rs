@@ -7,11 +7,15 @@ use std::sync::{Arc, Mutex};
 use headworks_record::ShardId;
 use tokio::sync::{mpsc, oneshot, watch};
 
-use crate::admin::Target;
+use crate::admin::{Target, is_hot};
+use crate::config::Config;
 use crate::dedup::Dropped;
 use crate::error::Error;
+use crate::metrics;
+use crate::pace::Pace;
 use crate::position::{Checkpoint, Position};
 use crate::reader::Counts;
+use crate::streams::Event;
 use crate::sync::lock;
 
 /// What a consumer is doing.
@@ -29,6 +33,7 @@ pub enum Phase {
 
 /// One shard that this worker reads.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct ShardStatus {
     /// The shard.
     pub shard: ShardId,
@@ -41,6 +46,18 @@ pub struct ShardStatus {
     pub checkpoint: Option<Position>,
     /// Whether the shard is read by polling.
     pub polled: bool,
+    /// Records between the last event that was done and the newest record, estimated from the rate at which
+    /// records arrived lately; [`admin::lag`](crate::admin::lag()) reads the stream to count them. `None` before
+    /// the first event.
+    pub records_behind: Option<u64>,
+    /// Bytes a second that arrived, by the records that were read lately.
+    pub bytes_per_second: u64,
+    /// Whether it takes more than 80 % of what a shard may, or more than twice the mean of this worker's shards
+    /// (and at least 100 KB/s).
+    pub hot: bool,
+    /// Whether nothing was finished for [`Config::stuck_after`](crate::Config::stuck_after) although records are
+    /// in hand or behind, or nothing was heard of the shard at all.
+    pub stuck: bool,
 }
 
 /// A consumer at one moment.
@@ -71,6 +88,12 @@ pub struct Status {
     pub dead_letters: u64,
     /// Shards that expired before they were read to their end: their rest is lost.
     pub shards_expired: u64,
+    /// Checkpoints that the trim horizon had passed when this worker began to read their shard: what had not
+    /// been read of the time between is lost. A shard to which nothing was written for longer than the
+    /// stream's retention counts as well: Kinesis does not tell whether there was anything.
+    pub checkpoints_trimmed: u64,
+    /// Leases taken over from another worker that did not release them.
+    pub take_overs: u64,
     /// Leases of this worker that are being read.
     pub shards: Vec<ShardStatus>,
     /// Leases that nobody, as far as this worker has seen, reads although they could be.
@@ -110,6 +133,7 @@ pub struct Handle {
 
 #[derive(Debug)]
 struct Inner {
+    config: Arc<Config>,
     phase: AtomicU8,
     delivered: AtomicU64,
     duplicates: AtomicU64,
@@ -121,18 +145,21 @@ struct Inner {
     handler_failures: AtomicU64,
     dead_letters: AtomicU64,
     shards_expired: AtomicU64,
+    checkpoints_trimmed: AtomicU64,
+    take_overs: AtomicU64,
     leases_unowned: AtomicU64,
     leases_active: AtomicU64,
-    shards: Mutex<BTreeMap<ShardId, ShardStatus>>,
+    shards: Mutex<BTreeMap<ShardId, (ShardStatus, Pace)>>,
     seeks: Mutex<BTreeMap<ShardId, mpsc::Sender<Seek>>>,
     changes: watch::Sender<u64>,
 }
 
 impl Handle {
-    pub(crate) fn new() -> Self {
+    pub(crate) fn new(config: Arc<Config>) -> Self {
         let counter = AtomicU64::default;
         Self {
             inner: Arc::new(Inner {
+                config,
                 phase: AtomicU8::new(0),
                 delivered: counter(),
                 duplicates: counter(),
@@ -144,6 +171,8 @@ impl Handle {
                 handler_failures: counter(),
                 dead_letters: counter(),
                 shards_expired: counter(),
+                take_overs: counter(),
+                checkpoints_trimmed: counter(),
                 leases_unowned: counter(),
                 leases_active: counter(),
                 shards: Mutex::default(),
@@ -174,10 +203,64 @@ impl Handle {
             handler_failures: read(&inner.handler_failures),
             dead_letters: read(&inner.dead_letters),
             shards_expired: read(&inner.shards_expired),
-            shards: lock(&inner.shards).values().cloned().collect(),
+            checkpoints_trimmed: read(&inner.checkpoints_trimmed),
+            take_overs: read(&inner.take_overs),
+            shards: self.shards(),
             leases_unowned: read(&inner.leases_unowned),
             leases_active: read(&inner.leases_active),
         }
+    }
+
+    fn shards(&self) -> Vec<ShardStatus> {
+        let after = self.inner.config.stuck_after;
+        let told = |(status, pace): &(ShardStatus, Pace)| ShardStatus {
+            millis_behind: pace.millis_behind(),
+            records_behind: pace.records_behind(),
+            bytes_per_second: pace.bytes_per_second(),
+            stuck: pace.is_stuck(after),
+            ..status.clone()
+        };
+        let mut shards: Vec<ShardStatus> = lock(&self.inner.shards).values().map(told).collect();
+        let rates: Vec<f64> = shards.iter().map(|shard| shard.bytes_per_second as f64).collect();
+        for shard in &mut shards {
+            shard.hot = is_hot(shard.bytes_per_second as f64, &rates);
+        }
+        shards
+    }
+
+    /// Everything that [`Handle::status`] tells, as a page in Prometheus' text format: names are those of
+    /// OpenTelemetry's translation, labels are the application, the stream, the worker and, where it is about
+    /// one, the shard.
+    pub fn metrics(&self) -> String {
+        metrics::text(&self.inner.config, &self.status())
+    }
+
+    /// Tells the log, and those who wait, of shards that have become stuck or move again.
+    pub(crate) fn tell_stuck(&self) {
+        let after = self.inner.config.stuck_after;
+        let mut changed = false;
+        for (shard, (_, pace)) in lock(&self.inner.shards).iter_mut() {
+            let stuck = pace.is_stuck(after);
+            if stuck == pace.told {
+                continue;
+            }
+            (pace.told, changed) = (stuck, true);
+            match stuck {
+                true => tracing::error!(%shard, ?after,
+                    "STUCK: nothing was finished although there are records, or nothing was heard of the shard; \
+                     see whether its handler ends, and the warnings before this one"),
+                false => tracing::info!(%shard, "the shard moves again"),
+            }
+        }
+        if changed {
+            self.changed();
+        }
+    }
+
+    /// A lease was taken over from a worker that had not released it.
+    pub(crate) fn took_over(&self) {
+        self.inner.take_overs.fetch_add(1, Ordering::Relaxed);
+        self.changed();
     }
 
     /// Waits until the state is as wanted and returns it; an error if the consumer stops before.
@@ -244,8 +327,12 @@ impl Handle {
             millis_behind: None,
             checkpoint: None,
             polled: false,
+            records_behind: None,
+            bytes_per_second: 0,
+            hot: false,
+            stuck: false,
         };
-        lock(&self.inner.shards).insert(shard.clone(), status);
+        lock(&self.inner.shards).insert(shard.clone(), (status, Pace::new()));
         self.changed();
         ShardGauge { handle: self.clone(), shard: shard.clone() }
     }
@@ -278,16 +365,25 @@ pub(crate) struct ShardGauge {
 impl ShardGauge {
     pub(crate) fn delivered(&self, records: usize) {
         self.handle.inner.delivered.fetch_add(records as u64, Ordering::Relaxed);
-        self.update(|status| status.delivered += records as u64);
+        self.update(|status, pace| {
+            status.delivered += records as u64;
+            pace.moved();
+        });
     }
 
+    /// An event that holds so many records is in hand.
+    pub(crate) fn received(&self, event: &Event, records: usize) {
+        self.update(|_, pace| pace.received(event, records));
+    }
+
+    /// The event in hand is done; the shard was so far behind.
     pub(crate) fn behind(&self, millis: u64) {
-        self.update(|status| status.millis_behind = Some(millis));
+        self.update(|_, pace| pace.done(millis));
     }
 
     pub(crate) fn checkpointed(&self, position: Position) {
         self.handle.inner.checkpoints.fetch_add(1, Ordering::Relaxed);
-        self.update(|status| status.checkpoint = Some(position));
+        self.update(|status, _| status.checkpoint = Some(position));
     }
 
     pub(crate) fn count(&self, counts: &Counts) {
@@ -322,7 +418,7 @@ impl ShardGauge {
     }
 
     pub(crate) fn polled(&self) {
-        self.update(|status| status.polled = true);
+        self.update(|status, _| status.polled = true);
     }
 
     /// Records that had their effects before.
@@ -338,7 +434,7 @@ impl ShardGauge {
 
     /// The last checkpoint written here.
     pub(crate) fn checkpoint(&self) -> Option<Position> {
-        lock(&self.handle.inner.shards).get(&self.shard).and_then(|status| status.checkpoint.clone())
+        lock(&self.handle.inner.shards).get(&self.shard).and_then(|(status, _)| status.checkpoint.clone())
     }
 
     pub(crate) fn expired(&self) {
@@ -346,9 +442,14 @@ impl ShardGauge {
         self.handle.changed();
     }
 
-    fn update(&self, change: impl FnOnce(&mut ShardStatus)) {
-        if let Some(status) = lock(&self.handle.inner.shards).get_mut(&self.shard) {
-            change(status);
+    pub(crate) fn trimmed(&self) {
+        self.handle.inner.checkpoints_trimmed.fetch_add(1, Ordering::Relaxed);
+        self.handle.changed();
+    }
+
+    fn update(&self, change: impl FnOnce(&mut ShardStatus, &mut Pace)) {
+        if let Some((status, pace)) = lock(&self.handle.inner.shards).get_mut(&self.shard) {
+            change(status, pace);
         }
         self.handle.changed();
     }
@@ -360,7 +461,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn waiting_ends_with_the_state_or_with_the_consumer() {
-        let handle = Handle::new();
+        let handle = Handle::new(Arc::new(Config::new("app", "orders")));
         let gauge = handle.shard(&"s".into());
         let waiting = tokio::spawn({
             let handle = handle.clone();

@@ -26,7 +26,8 @@
 //! - Nothing is skipped silently: a damaged aggregate is delivered raw and counted; a record that cannot
 //!   be taken apart stops the consumer (or is delivered raw, as [`Config::undecodable`] says); an
 //!   aggregate that landed on the wrong shard is left out only because its writer puts it again, and is
-//!   counted; a shard that expired unread is an error in the log and in [`Status::shards_expired`].
+//!   counted; a shard that expired unread, or a checkpoint that the trim horizon has passed, is an error in
+//!   the log and in [`Status::shards_expired`] or [`Status::checkpoints_trimmed`].
 //!
 //! [`streams::Streams`] and [`lease::LeaseStore`] are the boundaries to AWS.
 #![warn(missing_docs)]
@@ -45,6 +46,8 @@ mod error;
 mod fanout;
 mod handle;
 pub mod lease;
+mod metrics;
+mod pace;
 pub mod position;
 #[doc(hidden)]
 pub mod random;

@@ -145,14 +145,15 @@ impl Reader {
         };
         match aggregate::decode(&raw.data).and_then(|decoded| self.judge(raw, decoded)) {
             Ok(Content::Members(aggregate)) => {
-                // Converted before any is delivered: half an aggregate is never delivered.
-                let members = self.members(raw, &aggregate, received, &mut read.counts);
-                match members {
-                    Ok(mut members) => {
-                        read.records.append(&mut members);
-                        return Ok(aggregate.len().saturating_sub(1) as i64);
+                // Half an aggregate is never delivered.
+                let (records, counts) = (read.records.len(), read.counts);
+                match self.members(raw, &aggregate, received, read) {
+                    Ok(()) => return Ok(aggregate.len().saturating_sub(1) as i64),
+                    Err(error) => {
+                        read.records.truncate(records);
+                        read.counts = counts;
+                        self.unreadable(raw, undecodable(error), received, read)?;
                     }
-                    Err(error) => self.unreadable(raw, undecodable(error), received, read)?,
                 }
             }
             Ok(Content::Misplaced { members }) => {
@@ -237,20 +238,20 @@ impl Reader {
         raw: &RawRecord,
         aggregate: &Aggregate,
         received: SystemTime,
-        counts: &mut Counts,
-    ) -> Result<Vec<Delivered>, aggregate::Error> {
-        let mut members = Vec::with_capacity(aggregate.len());
+        read: &mut Read,
+    ) -> Result<(), aggregate::Error> {
+        read.records.reserve(aggregate.len());
         let mut origins = aggregate.origins();
         for (sub, member) in aggregate.members().enumerate() {
             let origin = origins.next();
             if self.is_done(raw, sub as i64) {
-                counts.duplicates += 1;
+                read.counts.duplicates += 1;
                 continue;
             }
             let record = member.to_record()?;
-            members.push(self.delivered(raw, record, sub as u64, received, origin.cloned()));
+            read.records.push(self.delivered(raw, record, sub as u64, received, origin.cloned()));
         }
-        Ok(members)
+        Ok(())
     }
 
     fn is_done(&self, raw: &RawRecord, sub: i64) -> bool {

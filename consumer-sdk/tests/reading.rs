@@ -94,6 +94,29 @@ async fn where_there_is_no_fan_out_shards_are_polled() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_consumer_that_is_being_deleted_or_made_is_waited_for() {
+    let (streams, store, journal) = (FakeStreams::new(1), FakeStore::default(), Journal::default());
+    let began = tokio::time::Instant::now();
+    *streams.deleted_at.lock().unwrap() = Some(began + Duration::from_secs(10));
+    put(&streams, "s0", 0..5);
+    let a = start(&streams, &store, Reading::FanOut, &journal);
+    eventually("all", || journal.len() == 5).await;
+    // It is registered anew when it is gone, and takes two seconds to become active.
+    assert!(began.elapsed() >= Duration::from_secs(12), "{:?}", began.elapsed());
+    assert!(!a.handle.status().shards[0].polled);
+    a.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_consumer_that_stays_in_its_deletion_is_told() {
+    let (streams, store) = (FakeStreams::new(1), FakeStore::default());
+    *streams.deleted_at.lock().unwrap() = Some(tokio::time::Instant::now() + Duration::from_secs(3_600));
+    let a = start(&streams, &store, Reading::FanOut, &Journal::default());
+    let error = a.task.await.unwrap().unwrap_err();
+    assert!(error.to_string().contains("DELETING"), "{error}");
+}
+
+#[tokio::test(start_paused = true)]
 async fn fan_out_only_stops_where_there_is_none() {
     let (streams, store, journal) = (FakeStreams::new(1), FakeStore::default(), Journal::default());
     *streams.subscribe_fails.lock().unwrap() = Some(refused());

@@ -1,12 +1,16 @@
 //! The gateway as a whole: what it starts, how it stops.
 
+mod drain;
+mod error;
+mod open;
+
 use std::io;
 use std::net::SocketAddr;
 use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, RwLock};
 use std::time::{Duration, SystemTime};
 
-use futures_util::future::{OptionFuture, join, join_all};
+use futures_util::future::{OptionFuture, join};
 use headworks_telemetry::{Minter, RecordTracer};
 use headworks_writer::{Stream, Writer};
 use tokio::net::TcpListener;
@@ -20,11 +24,11 @@ use tokio_util::task::{AbortOnDropHandle, TaskTracker};
 use tonic::service::Routes;
 use tonic::transport::Server;
 use tonic_health::server::HealthReporter;
-use tracing::{error, info, warn};
+use tracing::{error, info};
 
 use crate::audit::{self, Audit};
 use crate::auth::{self, Auth};
-use crate::config::{self, Config, StreamConfig};
+use crate::config::Config;
 use crate::conn;
 use crate::door::Door;
 use crate::health::{self, Writable};
@@ -35,154 +39,16 @@ use crate::reload;
 use crate::shared::{Inbound, Shared};
 use crate::spool::{self, Spool, Steadfast};
 use crate::tally::{Ended, Tally};
-use crate::tls::{self, Acceptors, Port, Tls};
+use crate::tls::{Acceptors, Port, Tls};
+
+use self::drain::{close_spools, drain};
+pub use self::error::{BindError, RunError};
+use self::open::{listen, open_spool};
 
 /// How often an idle connection is asked whether it lives, and how long it may take to say so.
 const KEEPALIVE: (Duration, Duration) = (Duration::from_secs(20), Duration::from_secs(10));
 /// How long connections have, after the last answer, to carry it out.
 const LAST_WORDS: Duration = Duration::from_secs(1);
-
-/// Why a gateway did not start.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum BindError {
-    /// The configuration.
-    #[error(transparent)]
-    Config(#[from] config::Error),
-    /// A stream cannot be written to.
-    #[error("{source} (Kinesis endpoint: {endpoint})")]
-    Stream {
-        /// Where Kinesis was looked for.
-        endpoint: String,
-        /// What the writer said.
-        source: headworks_writer::StartError,
-    },
-    /// A stream's spool cannot be opened.
-    #[error("stream {stream:?}: {source}")]
-    Spool {
-        /// The stream's name.
-        stream: String,
-        /// What is wrong.
-        source: spool::OpenError,
-    },
-    /// What credentials are checked against.
-    #[error(transparent)]
-    Auth(#[from] auth::BuildError),
-    /// Certificates.
-    #[error(transparent)]
-    Tls(#[from] tls::Error),
-    /// The audit log.
-    #[error(transparent)]
-    Audit(#[from] audit::OpenError),
-    /// A stream's fields cannot be protected.
-    #[error("stream {stream:?}: {source}")]
-    Protect {
-        /// The stream's name.
-        stream: String,
-        /// What is wrong.
-        source: protect::KeysError,
-    },
-    /// The port is taken.
-    #[error(
-        "the address {address} is already in use; stop the process that listens there, or set {setting} ({}) to another port",
-        config::variable(setting)
-    )]
-    AddressInUse {
-        /// The setting that names the address.
-        setting: &'static str,
-        /// The address.
-        address: SocketAddr,
-    },
-    /// The address cannot be listened on.
-    #[error(
-        "cannot listen on {address}: {source}; set {setting} ({}) to an address of this machine and a port that may be used",
-        config::variable(setting)
-    )]
-    Listen {
-        /// The setting that names the address.
-        setting: &'static str,
-        /// The address.
-        address: SocketAddr,
-        /// What the system said.
-        source: io::Error,
-    },
-    /// The contract's descriptors cannot be served; a defect of the build.
-    #[error("the contract's descriptors are damaged: {source}; build the gateway again")]
-    Reflection {
-        /// What is wrong.
-        source: tonic_reflection::server::Error,
-    },
-}
-
-impl BindError {
-    /// The stable code of this error, as in `docs/errors/`.
-    pub fn code(&self) -> &'static str {
-        match self {
-            BindError::Config(error) => error.code(),
-            BindError::Stream { source, .. } => source.code(),
-            BindError::Spool { source, .. } => source.code(),
-            BindError::Protect { source, .. } => source.code(),
-            BindError::Auth(error) => error.code(),
-            BindError::Tls(error) => error.code(),
-            BindError::Audit(error) => error.code(),
-            BindError::AddressInUse { .. } => "address-in-use",
-            BindError::Listen { .. } => "listen-failed",
-            BindError::Reflection { .. } => "internal",
-        }
-    }
-
-    /// Whether a later start may succeed with the same settings.
-    pub fn is_retryable(&self) -> bool {
-        match self {
-            BindError::Config(error) => error.is_retryable(),
-            BindError::Stream { source, .. } => source.is_retryable(),
-            BindError::Spool { source, .. } => source.is_retryable(),
-            BindError::Protect { source, .. } => source.is_retryable(),
-            BindError::Auth(error) => error.is_retryable(),
-            BindError::Tls(error) => error.is_retryable(),
-            BindError::Audit(error) => error.is_retryable(),
-            BindError::AddressInUse { .. } => true,
-            BindError::Listen { .. } | BindError::Reflection { .. } => false,
-        }
-    }
-}
-
-/// Why a gateway stopped that nobody told to.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum RunError {
-    /// The server failed.
-    #[error("the server on {address} failed: {source}")]
-    Serve {
-        /// The address.
-        address: SocketAddr,
-        /// What happened.
-        source: tonic::transport::Error,
-    },
-    /// A part that runs as long as the gateway ended by itself: a defect.
-    #[error("the gateway's {what} stopped by itself ({reason}); restart the gateway")]
-    Stopped {
-        /// Which part.
-        what: &'static str,
-        /// What is known.
-        reason: String,
-    },
-}
-
-impl RunError {
-    /// The stable code of this error, as in `docs/errors/`.
-    pub fn code(&self) -> &'static str {
-        match self {
-            RunError::Serve { .. } => "serve-failed",
-            RunError::Stopped { .. } => "internal",
-        }
-    }
-
-    /// Whether a gateway that is started again may do better.
-    pub fn is_retryable(&self) -> bool {
-        true
-    }
-}
 
 /// What was left when a gateway stopped.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -210,6 +76,8 @@ pub struct Gateway {
     /// What tells whether a stream can be written, in the order of the configuration.
     targets: Vec<Arc<dyn Stream>>,
     auditing: audit::Writing,
+    #[cfg(feature = "kms")]
+    keys: protect::KeyService,
 }
 
 /// A gateway as others see it. Cheap to clone.
@@ -273,12 +141,18 @@ impl Gateway {
             None => (None, None),
         };
         let (audit, auditing) = Audit::start(config.audit.as_ref())?;
+        #[cfg(feature = "kms")]
+        let keys = protect::KeyService::default();
         let (mut writers, mut inbound, mut targets) = (Vec::new(), Vec::new(), Vec::new());
         for stream in &config.streams {
             // The gateway keeps the deadline for all streams together.
             let settings = headworks_writer::Config { drain_ms: 0, ..stream.writer.clone() };
-            let protection = protect::load(stream)
+            let protection = protect::load(stream, &Default::default())
                 .map_err(|source| BindError::Protect { stream: stream.name.clone(), source })?;
+            #[cfg(feature = "kms")]
+            keys.prepare(&config, &protection)
+                .await
+                .map_err(|source| BindError::KeyService { stream: stream.name.clone(), source })?;
             let mut target = streams(&stream.name);
             targets.push(Arc::clone(&target));
             let mut spool = None;
@@ -338,14 +212,30 @@ impl Gateway {
             .add_service(health_service)
             .add_service(reflection);
         let handle = Handle { shared: Arc::clone(&shared), address, http: http_address };
-        Ok((Gateway { shared, writers, listener, address, http, routes, health, targets, auditing }, handle))
+        let gateway = Gateway {
+            shared,
+            writers,
+            listener,
+            address,
+            http,
+            routes,
+            health,
+            targets,
+            auditing,
+            #[cfg(feature = "kms")]
+            keys,
+        };
+        Ok((gateway, handle))
     }
 
     /// Serves until `shutdown` is cancelled, then drains: takes nothing more, waits for the streams'
     /// answers up to the drain deadline, answers what is left, and says how much that was.
     pub async fn run(self, shutdown: CancellationToken) -> Result<Report, RunError> {
-        let Gateway { shared, writers, listener, address, http, routes, mut health, targets, auditing } =
-            self;
+        #[cfg(feature = "kms")]
+        let _renewing = AbortOnDropHandle::new(tokio::spawn(self.keys.run(Arc::clone(&self.shared))));
+        let Gateway {
+            shared, writers, listener, address, http, routes, mut health, targets, auditing, ..
+        } = self;
         let (stop_serving, stop_writers) = (CancellationToken::new(), CancellationToken::new());
         let stop_spools = CancellationToken::new();
         let mut writing: JoinSet<usize> = JoinSet::new();
@@ -461,104 +351,6 @@ impl Gateway {
             None => Ok(report),
         }
     }
-}
-
-async fn listen(setting: &'static str, address: SocketAddr) -> Result<(TcpListener, SocketAddr), BindError> {
-    let refused = |source: io::Error| match source.kind() {
-        io::ErrorKind::AddrInUse => BindError::AddressInUse { setting, address },
-        _ => BindError::Listen { setting, address, source },
-    };
-    let listener = TcpListener::bind(address).await.map_err(refused)?;
-    let address = listener.local_addr().map_err(refused)?;
-    Ok((listener, address))
-}
-
-/// Takes nothing more, and waits for what is open, up to the deadline.
-async fn drain(
-    shared: &Shared,
-    health: &HealthReporter,
-    stop_writers: CancellationToken,
-    mut writing: JoinSet<usize>,
-) -> usize {
-    let patience = Duration::from_millis(shared.config.drain_ms);
-    info!(?patience, "the gateway drains");
-    shared.draining.cancel();
-    health::tell(shared, health).await;
-    shared.calls.close();
-    let settled = async {
-        // Lanes send without lingering while they drain.
-        join_all(shared.streams.iter().map(|stream| stream.drain())).await;
-        shared.calls.wait().await;
-    };
-    let in_time = timeout(patience, settled).await.is_ok();
-    // The writers have no patience of their own: they answer what is left, at once.
-    stop_writers.cancel();
-    let mut unanswered = 0;
-    while let Some(ended) = writing.join_next().await {
-        match ended {
-            Ok(left) => unanswered += left,
-            Err(error) => error!("a writer was lost: {error}"),
-        }
-    }
-    if unanswered > 0 {
-        warn!(
-            unanswered,
-            "records were not stored, or nobody knows, when the drain deadline passed; their senders were told"
-        );
-    } else if !in_time {
-        warn!("every record was answered, but clients have not read all of the answers");
-    } else {
-        info!("nothing was left");
-    }
-    // Those answers are carried out while the clients listen.
-    let _ = timeout(LAST_WORDS, shared.calls.wait()).await;
-    unanswered
-}
-
-/// Opens the spool of a stream that has one.
-async fn open_spool(stream: &StreamConfig) -> Result<Option<(Spool, spool::Handle)>, BindError> {
-    let Some(config) = stream.spool.clone() else { return Ok(None) };
-    let name = stream.name.clone();
-    // It may have to read a lot.
-    let opened = tokio::task::spawn_blocking(move || Spool::open(&config, &name)).await;
-    let lost = |error: tokio::task::JoinError| spool::OpenError::Unusable {
-        path: stream.name.clone().into(),
-        source: io::Error::other(error),
-    };
-    opened
-        .map_err(lost)
-        .and_then(|opened| opened)
-        .map(Some)
-        .map_err(|source| BindError::Spool { stream: stream.name.clone(), source })
-}
-
-/// Ends the spools, once the writers have ended, and says what is in them.
-async fn close_spools(stop: CancellationToken, mut spooling: JoinSet<spool::Left>) -> spool::Left {
-    stop.cancel();
-    let mut left = spool::Left::default();
-    let closed = async {
-        while let Some(ended) = spooling.join_next().await {
-            match ended {
-                Ok(spool::Left { records: 0, .. }) => {}
-                Ok(spool) => {
-                    left.records += spool.records;
-                    left.bytes += spool.bytes;
-                }
-                Err(error) => error!("a spool was lost: {error}"),
-            }
-        }
-    };
-    if timeout(LAST_WORDS, closed).await.is_err() {
-        error!("the spool's disk does not answer; what it acknowledged is put after the next start");
-    }
-    if left.records > 0 {
-        warn!(
-            records = left.records,
-            bytes = left.bytes,
-            "acknowledged records are still in the spool; start a gateway with the same directory to put them"
-        );
-    }
-    left
 }
 
 fn unix_seconds() -> u64 {

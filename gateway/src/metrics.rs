@@ -3,14 +3,16 @@
 //! Names are those of [`headworks_telemetry::names::metric`], in the form that OpenTelemetry's own
 //! translation gives them: `_` for `.`, the unit of bytes, `_total` after counters.
 
-use std::fmt::Write as _;
+use std::fmt::{Display, Write as _};
 use std::sync::atomic::Ordering::Relaxed;
+use std::time::Duration;
 
 use headworks_telemetry::names::{self, metric};
 use headworks_writer::Stats;
 
 use crate::shared::{Inbound, Shared};
 use crate::spool;
+use crate::spool::latency::{BOUNDS, Latency};
 
 /// The format, as scrapers ask for it.
 pub(crate) const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
@@ -41,20 +43,12 @@ const COUNTERS: [(&str, &str, OfStream); 9] = [
     (metric::SHARD_MAP_CHANGES, "Fresh shard maps that replaced an old one.", |_, stats| stats.map_changes),
 ];
 
-/// Names that no other part has.
-const AUTH_FAILURES: &str = "headworks.gateway.auth.failures";
-const QUOTA_EXCEEDED: &str = "headworks.gateway.quota.exceeded";
-const AUDIT_LOST: &str = "headworks.gateway.audit.lost";
-const RELOADS: &str = "headworks.gateway.reloads";
-const CONFIG_TIME: &str = "headworks.gateway.config.time";
-const STREAM_WRITABLE: &str = "headworks.gateway.stream.writable";
-/// The name of a limit.
-const LIMIT: &str = "headworks.limit";
-
 const GAUGES: [(&str, &str, OfStream); 3] = [
-    (STREAM_WRITABLE, "1 while the stream takes records, as far as is known.", |inbound, _| {
-        inbound.writable.get().into()
-    }),
+    (
+        metric::GATEWAY_STREAM_WRITABLE,
+        "1 while the stream takes records, as far as is known.",
+        |inbound, _| inbound.writable.get().into(),
+    ),
     (metric::QUEUE_BYTES, "Bytes of records that are unanswered.", |inbound, _| {
         inbound.writer.buffered_bytes() as u64
     }),
@@ -109,69 +103,63 @@ pub(crate) fn text(shared: &Shared) -> String {
         }
     }
     let help = "Callers who were not let in, by code; tls-handshake-failed for connections.";
-    let name = page.family(AUTH_FAILURES, "counter", help);
+    let name = page.family(metric::GATEWAY_AUTH_FAILURES, "counter", help);
     for (code, count) in shared.audit.failures.read() {
         page.sample(&name, &[(names::ERROR_TYPE, &code)], count);
     }
     let help = "Batches that a principal's limit refused, or held up in a PutStream, by the limit's name.";
-    let name = page.family(QUOTA_EXCEEDED, "counter", help);
+    let name = page.family(metric::GATEWAY_QUOTA_EXCEEDED, "counter", help);
     for (limit, count) in shared.limited.read() {
-        page.sample(&name, &[(LIMIT, &limit)], count);
+        page.sample(&name, &[(names::LIMIT, &limit)], count);
     }
     let help = "Lines that the audit log's disk did not take.";
-    let name = page.family(AUDIT_LOST, "counter", help);
+    let name = page.family(metric::GATEWAY_AUDIT_LOST, "counter", help);
     page.sample(&name, &[], shared.audit.lost());
     let help = "Reloads of the configuration; ok, or the code for which it was refused.";
-    let name = page.family(RELOADS, "counter", help);
+    let name = page.family(metric::GATEWAY_RELOADS, "counter", help);
     for (code, count) in shared.reloads.read() {
         page.sample(&name, &[(names::ERROR_TYPE, &code)], count);
     }
     let help = "When the configuration in force was read, in seconds since 1970.";
-    let name = page.family(CONFIG_TIME, "gauge", help);
+    let name = page.family(metric::GATEWAY_CONFIG_TIME, "gauge", help);
     page.sample(&name, &[], shared.reloaded_at.load(Relaxed));
     let name = page.family(metric::GATEWAY_DRAINING, "gauge", "1 if the gateway takes no more records.");
-    page.sample(&name, &[], shared.draining.is_cancelled().into());
+    page.sample(&name, &[], u64::from(shared.draining.is_cancelled()));
     page.0
 }
 
 /// One value per spool.
 type OfSpool = fn(&spool::State) -> u64;
 
-const SPOOL_COUNTERS: [(&str, &str, OfSpool); 7] = [
-    (spool::metric::APPENDED, "Records that the spool acknowledged.", |s| s.counters.appended.load(Relaxed)),
-    (spool::metric::FAILED, "Records that the spool could not write.", |s| s.counters.failed.load(Relaxed)),
-    (spool::metric::SYNCS, "Writes made durable, each with one fsync.", |s| s.counters.syncs.load(Relaxed)),
-    (spool::metric::SYNC_TIME, "Microseconds that those took, fsync included.", |s| {
-        s.counters.sync_micros.load(Relaxed)
-    }),
-    (spool::metric::POISONED, "Files given up because a write or fsync failed.", |s| {
+const SPOOL_COUNTERS: [(&str, &str, OfSpool); 5] = [
+    (metric::SPOOL_APPENDED, "Records that the spool acknowledged.", |s| s.counters.appended.load(Relaxed)),
+    (metric::SPOOL_FAILED, "Records that the spool could not write.", |s| s.counters.failed.load(Relaxed)),
+    (metric::SPOOL_POISONED, "Files given up because a write or fsync failed.", |s| {
         s.counters.poisoned.load(Relaxed)
     }),
-    (spool::metric::REFUSED, "Refusals of spooled records that only an operator can mend.", |s| {
+    (metric::SPOOL_REFUSED, "Refusals of spooled records that only an operator can mend.", |s| {
         s.counters.refused.load(Relaxed)
     }),
-    (spool::metric::UNREADABLE, "Failed attempts to read the spool back.", |s| {
+    (metric::SPOOL_UNREADABLE, "Failed attempts to read the spool back.", |s| {
         s.counters.unreadable.load(Relaxed)
     }),
 ];
 
 const SPOOL_GAUGES: [(&str, &str, OfSpool); 6] = [
-    (
-        spool::metric::RECORDS,
-        "Acknowledged records that the stream does not have yet.",
-        spool::State::waiting,
-    ),
-    (spool::metric::BYTES, "Bytes of the spool's files.", spool::State::disk_bytes),
-    (spool::metric::LIMIT, "Bytes that they may have.", |s| s.max_bytes),
-    (spool::metric::OLDEST, "Milliseconds that the oldest of those records has waited.", |s| {
+    (metric::SPOOL_RECORDS, "Acknowledged records that the stream does not have yet.", spool::State::waiting),
+    (metric::SPOOL_BYTES, "Bytes of the spool's files.", spool::State::disk_bytes),
+    (metric::SPOOL_LIMIT, "Bytes that they may have.", |s| s.max_bytes),
+    (metric::SPOOL_OLDEST, "Milliseconds that the oldest of those records has waited.", |s| {
         s.oldest_age().as_millis() as u64
     }),
-    (spool::metric::SLOWEST_SYNC, "Microseconds of the slowest fsync so far.", |s| {
-        s.counters.slowest_sync_micros.load(Relaxed)
+    (metric::SPOOL_SLOWEST_SYNC, "Microseconds of the slowest fsync so far.", |s| {
+        s.counters.syncs.slowest_micros()
     }),
-    (spool::metric::ALARM, "1 while the stream refuses spooled records for good, or the disk fails.", |s| {
-        s.alarm().into()
-    }),
+    (
+        metric::SPOOL_ALARM,
+        "1 while the stream refuses spooled records, or the disk does not write or read.",
+        |s| s.alarm().into(),
+    ),
 ];
 
 fn spools(page: &mut Page, shared: &Shared) {
@@ -191,6 +179,11 @@ fn spools(page: &mut Page, shared: &Shared) {
             }
         }
     }
+    let help = "How long it took to make writes durable, with one fsync each.";
+    let name = page.family(&format!("{}.seconds", metric::SPOOL_SYNC_DURATION), "histogram", help);
+    for (stream, state) in &spools {
+        page.histogram(&name, (names::MESSAGING_DESTINATION_NAME, stream), &state.counters.syncs);
+    }
 }
 
 /// The page as it is written.
@@ -209,8 +202,19 @@ impl Page {
         name
     }
 
+    fn histogram(&mut self, name: &str, label: (&str, &str), latency: &Latency) {
+        let counts = latency.cumulative();
+        let bounds = BOUNDS.iter().map(f64::to_string).chain(["+Inf".to_owned()]);
+        for (bound, count) in bounds.zip(counts) {
+            self.sample(&format!("{name}_bucket"), &[label, ("le", &bound)], count);
+        }
+        let seconds = Duration::from_micros(latency.micros()).as_secs_f64();
+        self.sample(&format!("{name}_sum"), &[label], seconds);
+        self.sample(&format!("{name}_count"), &[label], counts[BOUNDS.len()]);
+    }
+
     /// Values are names of streams, doors and codes, whose letters need no escape.
-    fn sample(&mut self, name: &str, labels: &[(&str, &str)], value: u64) {
+    fn sample(&mut self, name: &str, labels: &[(&str, &str)], value: impl Display) {
         let labels: Vec<String> =
             labels.iter().map(|(label, text)| format!("{}=\"{text}\"", translated(label))).collect();
         let labels = if labels.is_empty() { String::new() } else { format!("{{{}}}", labels.join(",")) };

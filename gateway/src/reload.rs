@@ -14,6 +14,7 @@ use crate::audit;
 use crate::auth::{self, Auth};
 use crate::config::{self, Config};
 use crate::gateway::Handle;
+use crate::protect::{self, Protection};
 use crate::shared::Shared;
 use crate::tls::{self, Acceptors};
 
@@ -86,7 +87,7 @@ pub fn check(config: &Config) -> Result<(), Error> {
     Auth::new(config, None)?;
     config.tls.as_ref().map(Acceptors::read).transpose()?;
     config.audit.as_ref().map(|audit| audit::check(&audit.file)).transpose()?;
-    Ok(())
+    config.streams.iter().try_for_each(|stream| protect::reload(stream, &Protection::default()).map(drop))
 }
 
 /// What puts a prepared part in force.

@@ -3,6 +3,7 @@
 //! `HEADWORKS_HOLD_SECONDS` says how long it stands still (3).
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+mod daemon;
 mod support;
 
 use std::collections::HashSet;
@@ -11,6 +12,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use aws_sdk_kinesis::types::ShardIteratorType;
+use daemon::Daemon;
 use headworks_local::Fault;
 use headworks_local::faults::Action;
 use headworks_proto::v1::gateway_client::GatewayClient;
@@ -19,7 +21,6 @@ use headworks_proto::v1::put_stream_response::Message as Told;
 use headworks_proto::v1::record_result::Outcome;
 use headworks_proto::v1::{self, PutRequest, PutStreamRequest};
 use headworks_record::aggregate::{self, Decoded};
-use support::daemon::Daemon;
 use support::{record, soon};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;

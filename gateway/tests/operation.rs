@@ -1,6 +1,7 @@
 //! What operators see of a daemon: its reloads, its logs, its audit log, and its health.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+mod daemon;
 mod http_client;
 mod support;
 
@@ -13,7 +14,7 @@ use headworks_proto::v1::gateway_client::GatewayClient;
 use headworks_telemetry::RecordTracer;
 use http_client::ask;
 use serde_json::Value;
-use support::{FakeStream, Mode, Running, config, daemon, record, soon};
+use support::{FakeStream, Mode, Running, config, record, soon};
 use tokio::io::{AsyncBufReadExt as _, BufReader};
 use tokio::sync::watch;
 use tonic::{Code, Request};

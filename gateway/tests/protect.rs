@@ -86,6 +86,7 @@ async fn neither_stream_nor_spool_sees_what_is_protected() {
     gateway.handle.reload(Ok(settings.clone())).unwrap();
     assert_eq!(codes(&[put(&gateway, PAYLOAD).await]), [""]);
     settings.streams[0].protect = Some(protect(&folder.path().join("nowhere.toml")));
+    assert_eq!(headworks_gateway::check(&settings).unwrap_err().code(), "protection-keys-invalid");
     let error = gateway.handle.reload(Ok(settings)).unwrap_err();
     assert_eq!(error.code(), "protection-keys-invalid");
     assert!(error.to_string().contains("nowhere.toml"), "{error}");

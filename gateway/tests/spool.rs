@@ -328,3 +328,50 @@ async fn a_directory_has_one_user_and_damage_is_told() {
     assert_eq!((error.code(), error.is_retryable()), ("spool-damaged", false));
     assert!(error.to_string().contains(file.to_str().unwrap()), "{error}");
 }
+
+/// Files that were there when the gateway started, and are away when their records are to be put.
+#[tokio::test]
+async fn a_spool_that_cannot_be_read_back_raises_the_alarm_until_it_can() {
+    const BATCHES: usize = 16;
+    let directory = tempfile::tempdir().unwrap();
+    let stream = FakeStream::new("inbound");
+    stream.set(Mode::Shut);
+    let mut settings = spooled(&stream, directory.path());
+    settings.streams[0].spool.as_mut().unwrap().segment_bytes = 1 << 20;
+    let gateway = Running::with(settings.clone(), &[&stream], RecordTracer::disabled()).await;
+    let mut client = gateway.client().await;
+    for n in 0..BATCHES {
+        let data = format!("{n} {}", "x".repeat(512 << 10));
+        let answer = soon("an answer", client.put(put(vec![record("k", data)]))).await.unwrap().into_inner();
+        assert!(is_spooled(&answer.results[0]));
+    }
+    assert_eq!(gateway.stop().await.spooled, BATCHES as u64);
+
+    // Little fits into the writer, so that most is still on disk only.
+    settings.http_listen = Some(([127, 0, 0, 1], 0).into());
+    settings.streams[0].writer.max_buffered_bytes = 2 << 20;
+    let gateway = Running::with(settings, &[&stream], RecordTracer::disabled()).await;
+    assert_eq!(metric(&gateway, "headworks_spool_alarm").await, 0);
+    let mut files: Vec<_> = std::fs::read_dir(directory.path().join("inbound.spool"))
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .filter(|path| std::fs::metadata(path).unwrap().len() > 1 << 20)
+        .collect();
+    files.sort();
+    assert!(files.len() >= 5, "{files:?}");
+    let last = files.pop().unwrap();
+    let away = directory.path().join("away");
+    std::fs::rename(&last, &away).unwrap();
+    stream.set(Mode::Open);
+    until(&gateway, "headworks_spool_alarm", |alarm| alarm == 1).await;
+    assert!(metric(&gateway, "headworks_spool_unreadable_total").await > 0);
+    assert!(metric(&gateway, "headworks_spool_records").await > 0);
+
+    std::fs::rename(&away, &last).unwrap();
+    stream.stored(BATCHES).await;
+    until(&gateway, "headworks_spool_records", |records| records == 0).await;
+    assert_eq!(metric(&gateway, "headworks_spool_alarm").await, 0);
+    let numbers = stream.of_key("k").into_iter().map(|data| data.split(' ').next().unwrap().parse().unwrap());
+    assert_eq!(numbers.collect::<Vec<usize>>(), (0..BATCHES).collect::<Vec<_>>());
+    assert_eq!(gateway.stop().await.spooled, 0);
+}

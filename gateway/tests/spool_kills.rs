@@ -3,6 +3,7 @@
 //! `HEADWORKS_SPOOL_KILLS` says how often (200), `HEADWORKS_SPOOL_SEED` where chance begins (1).
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+mod daemon;
 mod support;
 
 use std::collections::BTreeMap;
@@ -10,13 +11,13 @@ use std::time::{Duration, Instant};
 
 use aws_sdk_kinesis::Client;
 use aws_sdk_kinesis::types::ShardIteratorType;
+use daemon::Daemon;
 use headworks_proto::v1::PutRequest;
 use headworks_proto::v1::gateway_client::GatewayClient;
 use headworks_proto::v1::record_result::Outcome;
 use headworks_record::aggregate::{self, Decoded};
 use rand::rngs::SmallRng;
 use rand::{RngExt as _, SeedableRng as _};
-use support::daemon::{self, Daemon};
 use support::{record, soon};
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};

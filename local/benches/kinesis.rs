@@ -38,6 +38,10 @@ const PAYLOAD: usize = 1_000;
 const WARM_UP: Duration = Duration::from_millis(700);
 const MEASURED: Duration = Duration::from_secs(4);
 const MAX_HELD: u64 = 512 << 20;
+/// The bound of the case about memory, which is put several times over, and its variable.
+const SMALL_HELD: u64 = 64 << 20;
+const HELD: &str = "HEADWORKS_BENCH_HELD";
+const TIMES_OVER: u64 = 8;
 const SHARDS: i32 = 8;
 
 fn main() {
@@ -53,7 +57,8 @@ async fn serve_kinesis() {
     let listener = kinesis::bind(0).await.unwrap();
     println!("{}", listener.local_addr().unwrap());
     std::io::stdout().flush().unwrap();
-    let settings = Settings { max_held_bytes: Some(MAX_HELD), ..Settings::default() };
+    let held = std::env::var(HELD).map_or(MAX_HELD, |bytes| bytes.parse().unwrap());
+    let settings = Settings { max_held_bytes: Some(held), ..Settings::default() };
     let data_dir = std::env::var_os("HEADWORKS_BENCH_DIR").map(Into::into);
     let alone = Alone { settings, data_dir, ..Alone::default() };
     kinesis::serve(listener, alone, CancellationToken::new()).await.unwrap();
@@ -94,6 +99,9 @@ fn bench(runtime: &tokio::runtime::Runtime) {
             put_h1(address, "application/x-amz-json-1.1", &body, count);
         });
     }
+    if runs("memory") {
+        memory();
+    }
     if runs("put sdk json") {
         put("put sdk json", None, |address, count| runtime.block_on(put_sdk(address, count)));
     }
@@ -121,11 +129,17 @@ impl Drop for Server {
 
 impl Server {
     fn start(role: &str, dir: Option<&std::path::Path>) -> Self {
+        Self::start_with(role, |command| {
+            if let Some(dir) = dir {
+                command.env("HEADWORKS_BENCH_DIR", dir);
+            }
+        })
+    }
+
+    fn start_with(role: &str, set: impl FnOnce(&mut Command)) -> Self {
         let mut command = Command::new(std::env::current_exe().unwrap());
         command.env(ROLE, role).stdout(Stdio::piped());
-        if let Some(dir) = dir {
-            command.env("HEADWORKS_BENCH_DIR", dir);
-        }
+        set(&mut command);
         let mut child = command.spawn().unwrap();
         let mut line = String::new();
         BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
@@ -233,6 +247,34 @@ fn put(case: &str, dir: Option<&std::path::Path>, run: impl FnOnce(SocketAddr, &
         figure(case, "rss_mib", server.rss_mib(), "MiB");
     });
     eprintln!("{case}: the server may hold {} MiB", MAX_HELD >> 20);
+}
+
+/// What a process takes whose shards have been put several times what they may hold, in comparison to that bound.
+fn memory() {
+    let case = format!("memory, put {TIMES_OVER} times a bound of {} MiB", SMALL_HELD >> 20);
+    let server = Server::start_with("kinesis", |command| {
+        command.env(HELD, SMALL_HELD.to_string());
+    });
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let client = server.client();
+    runtime.block_on(client.create_stream().stream_name("s").shard_count(SHARDS).send()).unwrap();
+    let idle = server.rss_mib();
+    let body = Bytes::from(json_body());
+    let count = Arc::new(Count::default());
+    let calls = TIMES_OVER * SMALL_HELD / (RECORDS * PAYLOAD) as u64;
+    let mut most = 0.0_f64;
+    std::thread::scope(|scope| {
+        scope.spawn(|| put_h1(server.1, "application/x-amz-json-1.1", &body, &count));
+        while count.calls.load(Ordering::Relaxed) < calls {
+            most = most.max(server.rss_mib());
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        count.stop.store(true, Ordering::Relaxed);
+    });
+    most = most.max(server.rss_mib());
+    figure(&case, "rss_idle_mib", idle, "MiB");
+    figure(&case, "rss_most_mib", most, "MiB");
+    figure(&case, "rss_per_bound", (most - idle) / (SMALL_HELD >> 20) as f64, "ratio");
 }
 
 fn check(answer: &[u8]) {

@@ -1,4 +1,5 @@
-//! A process that serves Kinesis is killed in the middle of puts: what it has acknowledged is there afterwards.
+//! A process that serves Kinesis is killed in the middle of puts, and another runs out of room for its log: what each has
+//! acknowledged is there afterwards.
 //!
 //! This program is both sides: called with the variable `KILLED_DIR` it is the process that is killed.
 
@@ -15,6 +16,7 @@ use std::time::Duration;
 use aws_sdk_kinesis::Client;
 use aws_sdk_kinesis::config::retry::RetryConfig;
 use aws_sdk_kinesis::config::{BehaviorVersion, Credentials, Region};
+use aws_sdk_kinesis::error::ProvideErrorMetadata;
 use aws_sdk_kinesis::primitives::Blob;
 use aws_sdk_kinesis::types::{PutRecordsRequestEntry, ShardIteratorType};
 use headworks_local::kinesis::{self, Alone};
@@ -38,6 +40,9 @@ fn main() {
             let tested = runtime.block_on(async { tokio::time::timeout(2 * DEADLINE, test()).await });
             tested.expect("everything in time");
             println!("what was acknowledged survived {ROUNDS} kills");
+            let tested = runtime.block_on(async { tokio::time::timeout(DEADLINE, full_disk()).await });
+            tested.expect("everything in time");
+            println!("what was acknowledged survived a full disk");
         }
     }
 }
@@ -61,8 +66,18 @@ impl Drop for Killed {
 }
 
 fn start(dir: &Path) -> (Killed, Client) {
-    let program = std::env::current_exe().unwrap();
-    let mut child = Command::new(program).env(DIR, dir).stdout(Stdio::piped()).spawn().unwrap();
+    start_as(Command::new(std::env::current_exe().unwrap()), dir)
+}
+
+/// A process whose files may not grow beyond some 64 KiB, and that is told so instead of being ended by a signal.
+fn start_limited(dir: &Path) -> (Killed, Client) {
+    let mut command = Command::new("sh");
+    command.args(["-c", "trap '' XFSZ; ulimit -f 128; exec \"$0\""]).arg(std::env::current_exe().unwrap());
+    start_as(command, dir)
+}
+
+fn start_as(mut command: Command, dir: &Path) -> (Killed, Client) {
+    let mut child = command.env(DIR, dir).stdout(Stdio::piped()).spawn().unwrap();
     let mut address = String::new();
     BufReader::new(child.stdout.take().unwrap()).read_line(&mut address).unwrap();
     let config = aws_sdk_kinesis::Config::builder()
@@ -115,6 +130,56 @@ async fn test() {
     let answer = again.unwrap();
     let said = String::from_utf8_lossy(&answer.stderr).into_owned();
     assert!(!answer.status.success() && said.contains("InUse"), "{said}");
+}
+
+/// A put that cannot be kept is refused, nothing of it is shown, and nothing is taken any more until a new start.
+async fn full_disk() {
+    let dir = tempfile::tempdir().unwrap();
+    let (limited, client) = start_limited(dir.path());
+    client.create_stream().stream_name("s").shard_count(1).send().await.unwrap();
+    let put = |client: &Client, n: usize, bytes: usize| {
+        let data = Blob::new(vec![n as u8; bytes]);
+        client.put_record().stream_name("s").partition_key(n.to_string()).data(data).send()
+    };
+    let mut known = Vec::new();
+    let refused = loop {
+        match put(&client, known.len(), 10_000).await {
+            Ok(answer) => known.push(answer.sequence_number),
+            Err(error) => break error,
+        }
+        assert!(known.len() < 100, "the log outgrew its limit");
+    };
+    assert!(known.len() > 1, "some fitted");
+    let says = |error: aws_sdk_kinesis::Error| {
+        let meta = error.meta();
+        assert_eq!(meta.code(), Some("InternalFailure"));
+        let message = meta.message().unwrap_or_default().to_owned();
+        let log = newest_log(dir.path());
+        for part in [log.to_str().unwrap(), "cannot be written", "make room for it and start again"] {
+            assert!(message.contains(part), "{part:?} in {message:?}");
+        }
+    };
+    says(refused.into());
+    // Even one that would fit behind the torn entry, where no start would ever find it.
+    says(put(&client, 0, 1).await.unwrap_err().into());
+    let batch = PutRecordsRequestEntry::builder().partition_key("k").data(Blob::new("x")).build().unwrap();
+    says(client.put_records().stream_name("s").records(batch).send().await.unwrap_err().into());
+    says(client.create_stream().stream_name("t").shard_count(1).send().await.unwrap_err().into());
+    assert_eq!(numbers(&client).await, known, "what could not be kept is not shown");
+    drop(limited);
+
+    let (_last, client) = start(dir.path());
+    assert_eq!(numbers(&client).await, known);
+    known.push(put(&client, 0, 1).await.unwrap().sequence_number);
+    assert_eq!(numbers(&client).await, known);
+}
+
+/// The sequence numbers of the first shard's records.
+async fn numbers(client: &Client) -> Vec<String> {
+    let start = client.get_shard_iterator().stream_name("s").shard_id("shardId-000000000000");
+    let start = start.shard_iterator_type(ShardIteratorType::TrimHorizon).send().await.unwrap();
+    let got = client.get_records().set_shard_iterator(start.shard_iterator).send().await.unwrap();
+    got.records.into_iter().map(|record| record.sequence_number).collect()
 }
 
 /// Puts until the connection breaks, and notes what was acknowledged.

@@ -153,7 +153,10 @@ async fn offline_records_wait_without_losing_their_time() {
         .connect()
         .await
         .unwrap();
-    let tickets: Vec<_> = join_all((0..50).map(|i| producer.send(record("k", i.to_string())))).await;
+    let mut tickets = Vec::new();
+    for i in 0..50 {
+        tickets.push(producer.send(record("k", i.to_string())).await);
+    }
     // Longer than each record's own time, which does not run meanwhile.
     let mut waiting = std::pin::pin!(join_all(tickets));
     let answered = tokio::time::timeout(Duration::from_millis(700), &mut waiting).await;

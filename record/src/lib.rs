@@ -36,6 +36,8 @@ pub mod creation;
 pub mod headers;
 pub mod key;
 pub mod ownership;
+#[cfg(feature = "protected")]
+pub mod protected;
 mod record;
 pub mod shard;
 

@@ -4,6 +4,9 @@
 //! An event of 6 MB goes from its JSON text to stored records, through the real client, into a sink on the same
 //! machine. CPU time is that of every thread of the process but the sink's; the floor is measured in the same run,
 //! on the bytes that were put. Prints one JSON object per figure and line on stdout, and talks on stderr.
+//!
+//! With `event CASE FILE` it writes the event of a case into a file, prints how many records are in it, and ends:
+//! peers are given the same records. Their payload is JSON that names the type again, for routers that read no headers.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -65,6 +68,16 @@ const CASES: [Case; 4] = [
 ];
 
 fn main() {
+    let given: Vec<String> = std::env::args().skip(1).filter(|arg| !arg.starts_with("--")).collect();
+    if let [command, case, path] = &given[..]
+        && command == "event"
+    {
+        let case = CASES.iter().find(|known| known.name == case).expect("the name of a case");
+        let (text, blobs) = event(case, EVENT_BYTES);
+        std::fs::write(path, text).unwrap();
+        println!("{}", blobs.iter().map(|(_, keys)| keys.len()).sum::<usize>());
+        return;
+    }
     // `cargo test --benches` runs this too, to see that it works.
     let quick = std::env::args().any(|arg| arg == "--test") || !std::env::args().any(|arg| arg == "--bench");
     routing(if quick { 1_000 } else { 3_000_000 });
@@ -127,7 +140,7 @@ fn event(case: &Case, bytes: usize) -> (String, Vec<(Bytes, Vec<String>)>) {
                 .header("source", "web")
                 .unwrap()
                 .creation(Creation::mint(1_790_000_000_000, random))
-                .data(vec![b'x'; case.payload])
+                .data(payload(count % case.ways, case.payload))
                 .build();
             builder.push(&record);
             keys.push(key);
@@ -156,6 +169,12 @@ fn event(case: &Case, bytes: usize) -> (String, Vec<(Bytes, Vec<String>)>) {
         text.push_str(&found);
         blobs.push((blob, keys));
     }
+}
+
+/// JSON of this size that names the type.
+fn payload(way: usize, bytes: usize) -> String {
+    let begin = format!(r#"{{"type":"t{way}","x":""#);
+    format!("{begin}{}\"}}", "x".repeat(bytes - begin.len() - 2))
 }
 
 fn table(ways: usize) -> RouteTable {

@@ -375,25 +375,28 @@ impl Router {
 
     /// Puts every batch, each destination on its own, so that a slow one holds up no other.
     async fn put(&self, table: &RouteTable, batches: &mut [Batch], times: Times) -> Vec<Settled> {
+        let total = batches.iter().map(|batch| batch.sent.len()).sum();
         let puts = batches.iter_mut().enumerate().filter(|(_, batch)| !batch.loads.is_empty()).map(
             |(stream, batch)| {
                 let Batch { loads, sent } = std::mem::take(batch);
                 async move {
                     let put = self.outbound.put(&table.streams()[stream], loads, times.answer);
-                    let mut outcomes = timeout_at(times.letters, put).await.unwrap_or_default();
-                    let silent = || {
-                        Err(Trouble::retryable("deadline-exceeded", "the destination did not answer in time"))
-                    };
-                    outcomes.resize_with(sent.len(), silent);
-                    let now_ms = millis((self.clock)());
-                    sent.into_iter().zip(outcomes).map(move |(Sent { slot, spills_at }, outcome)| {
-                        let outcome = outcome.map_err(|trouble| spill(trouble, spills_at, now_ms));
-                        Settled { stream, slot, outcome }
-                    })
+                    let outcomes = timeout_at(times.letters, put).await.unwrap_or_default();
+                    (stream, sent, outcomes, millis((self.clock)()))
                 }
             },
         );
-        join_all(puts).await.into_iter().flatten().collect()
+        let mut settled = Vec::with_capacity(total);
+        for (stream, sent, mut outcomes, now_ms) in join_all(puts).await {
+            let silent =
+                || Err(Trouble::retryable("deadline-exceeded", "the destination did not answer in time"));
+            outcomes.resize_with(sent.len(), silent);
+            settled.extend(sent.into_iter().zip(outcomes).map(|(Sent { slot, spills_at }, outcome)| {
+                let outcome = outcome.map_err(|trouble| spill(trouble, spills_at, now_ms));
+                Settled { stream, slot, outcome }
+            }));
+        }
+        settled
     }
 }
 

@@ -12,28 +12,14 @@ use crate::report::Report;
 
 /// The metrics' namespace.
 pub const NAMESPACE: &str = "Headworks";
-/// Names of the router's metrics.
+/// Names of the router's metrics. All are counts but `WAITING`, which has milliseconds.
 pub mod name {
-    /// Count: puts stored.
-    pub const ROUTED: &str = "headworks.records.routed";
-    /// Count: puts that failed and are handed over again; by destination, too.
-    pub const FAILED: &str = "headworks.records.failed";
-    /// Count: dead letters written.
-    pub const DEAD_LETTERED: &str = "headworks.records.dead_lettered";
-    /// Count: puts given up because of a rule's `spill-after`; by destination, too.
-    pub const SPILLED: &str = "headworks.records.spilled";
-    /// Count: puts that went on without a slow look-up's headers.
-    pub const UNENRICHED: &str = "headworks.records.unenriched";
-    /// Count: records delivered raw because an aggregate was damaged.
-    pub const DAMAGED: &str = "headworks.records.damaged";
-    /// Count: aggregates that their writer puts again.
-    pub const SKIPPED: &str = "headworks.aggregates.skipped";
-    /// Milliseconds, by destination: how long the oldest record that it did not take has been on the inbound stream.
-    pub const WAITING: &str = "headworks.destination.waiting";
-    /// Count: route tables put in force after the first.
-    pub const TABLES_LOADED: &str = "headworks.route_table.loaded";
-    /// Count: route tables refused, so that the last good one stayed.
-    pub const TABLES_REFUSED: &str = "headworks.route_table.refused";
+    pub use headworks_telemetry::names::metric::{
+        AGGREGATES_SKIPPED as SKIPPED, DESTINATION_WAITING as WAITING, RECORDS_DAMAGED as DAMAGED,
+        RECORDS_DEAD_LETTERED as DEAD_LETTERED, RECORDS_FAILED as FAILED, RECORDS_ROUTED as ROUTED,
+        RECORDS_SPILLED as SPILLED, RECORDS_UNENRICHED as UNENRICHED, ROUTE_TABLES_LOADED as TABLES_LOADED,
+        ROUTE_TABLES_REFUSED as TABLES_REFUSED,
+    };
 }
 
 /// The lines for one batch.

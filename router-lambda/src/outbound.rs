@@ -67,13 +67,13 @@ impl Load {
 
     /// Roughly what holding it takes.
     fn weight(&self) -> usize {
-        /// What holding a record costs beside its bytes, roughly.
+        /// What holding a record costs beside its bytes, roughly, a member's key included.
         const OVERHEAD: usize = 512;
         let bytes = match self {
             Load::Record(put) => put.record.user_bytes(),
             Load::Members(Members { aggregate, places, .. }) => {
                 let members = places.iter().filter_map(|place| aggregate.member(*place as usize));
-                members.map(|member| member.encoded_len() + member.key().len()).sum()
+                members.map(|member| member.encoded_len()).sum()
             }
         };
         bytes + self.len() * OVERHEAD

@@ -90,6 +90,9 @@ pub const DOOR: &str = "headworks.door";
 /// The principal's own id for the record, which its identity is derived from.
 pub const RECORD_ID: &str = "headworks.record.id";
 
+/// The name of a principal's limit.
+pub const LIMIT: &str = "headworks.limit";
+
 // ---- Metrics ------------------------------------------------------------------------------------
 
 /// Names of metrics; units follow UCUM and are part of the contract.
@@ -152,6 +155,52 @@ pub mod metric {
     pub const LEASES_HELD: &str = "headworks.leases.held";
     /// Counter, `{span}`: spans lost because the queue was full or the collector did not take them.
     pub const SPANS_LOST: &str = "headworks.spans.lost";
+    /// Counter, `{call}`, by `error.type`: callers that a gateway did not let in.
+    pub const GATEWAY_AUTH_FAILURES: &str = "headworks.gateway.auth.failures";
+    /// Counter, `{batch}`, by [`LIMIT`](super::LIMIT): batches that a principal's limit refused or held up.
+    pub const GATEWAY_QUOTA_EXCEEDED: &str = "headworks.gateway.quota.exceeded";
+    /// Counter, `{line}`: lines that the audit log's disk did not take.
+    pub const GATEWAY_AUDIT_LOST: &str = "headworks.gateway.audit.lost";
+    /// Counter, `{reload}`, by `error.type`: reloads of the configuration.
+    pub const GATEWAY_RELOADS: &str = "headworks.gateway.reloads";
+    /// Gauge, `s`: when the configuration in force was read, since 1970.
+    pub const GATEWAY_CONFIG_TIME: &str = "headworks.gateway.config.time";
+    /// Gauge, by stream: 1 while the stream takes records, as far as is known.
+    pub const GATEWAY_STREAM_WRITABLE: &str = "headworks.gateway.stream.writable";
+    /// Counter, `{record}`, by stream, as all of the spool's: records that the spool acknowledged.
+    pub const SPOOL_APPENDED: &str = "headworks.spool.appended";
+    /// Counter, `{record}`: records that could not be written.
+    pub const SPOOL_FAILED: &str = "headworks.spool.failed";
+    /// Histogram, `s`: how long it took to make writes durable, one fsync each.
+    pub const SPOOL_SYNC_DURATION: &str = "headworks.spool.sync.duration";
+    /// Gauge, `us`: the slowest of them.
+    pub const SPOOL_SLOWEST_SYNC: &str = "headworks.spool.sync.slowest";
+    /// Counter, `{file}`: files given up.
+    pub const SPOOL_POISONED: &str = "headworks.spool.poisoned";
+    /// Counter, `{put}`: refusals that only an operator can mend.
+    pub const SPOOL_REFUSED: &str = "headworks.spool.refused";
+    /// Counter, `{read}`: failed attempts to read back.
+    pub const SPOOL_UNREADABLE: &str = "headworks.spool.unreadable";
+    /// Gauge, `{record}`: records that wait.
+    pub const SPOOL_RECORDS: &str = "headworks.spool.records";
+    /// Gauge, `By`: size of the files.
+    pub const SPOOL_BYTES: &str = "headworks.spool.bytes";
+    /// Gauge, `By`: size that they may have.
+    pub const SPOOL_LIMIT: &str = "headworks.spool.limit.bytes";
+    /// Gauge, `ms`: age of the oldest record that waits.
+    pub const SPOOL_OLDEST: &str = "headworks.spool.oldest";
+    /// Gauge: 1 while somebody has to look.
+    pub const SPOOL_ALARM: &str = "headworks.spool.alarm";
+    /// Counter, `{record}`, by destination: puts that a router gave up because of a rule's `spill-after`.
+    pub const RECORDS_SPILLED: &str = "headworks.records.spilled";
+    /// Counter, `{record}`: puts that went on without a slow look-up's headers.
+    pub const RECORDS_UNENRICHED: &str = "headworks.records.unenriched";
+    /// Gauge, `ms`, by destination: how long the oldest record that it did not take has been on the inbound stream.
+    pub const DESTINATION_WAITING: &str = "headworks.destination.waiting";
+    /// Counter, `{table}`: route tables put in force after the first.
+    pub const ROUTE_TABLES_LOADED: &str = "headworks.route_table.loaded";
+    /// Counter, `{table}`: route tables refused, so that the last good one stayed.
+    pub const ROUTE_TABLES_REFUSED: &str = "headworks.route_table.refused";
     /// Histogram, `s`: duration of one send or receive, as the conventions name it.
     pub const CLIENT_OPERATION_DURATION: &str = "messaging.client.operation.duration";
     /// Histogram, `s`: duration of a handler's work, as the conventions name it.

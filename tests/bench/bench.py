@@ -125,12 +125,36 @@ def gateway_peers(figures: list[dict]) -> list[dict]:
     return found
 
 
-def kpl_load() -> Callable[[str, int, int], list[str]] | None:
-    """The KPL's load program, built by Maven; nothing, said aloud, where there is no Maven."""
+def consumer_peers(figures: list[dict]) -> list[dict]:
+    """The same aggregates on the same embedded stream, read by others and by ours through sockets."""
+    classpath = java_classpath()
+    command = [
+        program("with-pipeline"), str(VENV / "bin" / "python"), str(ROOT / "tests/bench/consumer_peers.py"),
+        str(int(400_000 * SCALE)), *([classpath] if classpath else []),
+    ]
+    environment = {**os.environ, "HEADWORKS_BENCH_PROGRAMS": str(TARGET / "release")}
+    ran = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True, env=environment)
+    seen = [json.loads(line) for line in ran.stdout.splitlines() if line.startswith("{")]
+    found = []
+    for peer in seen:
+        mine = next(one for one in seen if one["peer"] == "ours" and one["bytes"] == peer["bytes"])
+        if peer is mine:
+            continue
+        case = f"{'1KB' if peer['bytes'] == 1024 else '200B'} over sockets"
+        for metric, unit in (("cpu_ns_per_record", "ns"), ("rss_mib", "MiB")):
+            found.append({
+                "part": "consumer", "case": case, "metric": metric, "value": mine[metric], "unit": unit,
+                "against": peer["peer"], "against_value": peer[metric], "ratio": mine[metric] / peer[metric],
+            })
+    return found
+
+
+def java_classpath() -> str | None:
+    """The KPL, the KCL and our programs around them, built by Maven; nothing, said aloud, where there is no Maven."""
     if not (shutil.which("mvn") and shutil.which("java")):
-        say("no Maven or Java on the PATH: the KPL is left out (Debian: apt-get install maven openjdk-17-jdk-headless)")
+        say("no Maven or Java on the PATH: the KPL and the KCL are left out (Debian: apt-get install maven openjdk-17-jdk-headless)")
         return None
-    say("building the KPL's load program")
+    say("building the programs around KPL and KCL")
     out = TARGET / "interop"
     out.mkdir(parents=True, exist_ok=True)
     command = [
@@ -139,7 +163,13 @@ def kpl_load() -> Callable[[str, int, int], list[str]] | None:
         "compile", "dependency:build-classpath",
     ]
     subprocess.run(command, check=True, stdout=sys.stderr)
-    classpath = f"{out}/java/classes:{(out / 'java.classpath').read_text().strip()}"
+    return f"{out}/java/classes:{(out / 'java.classpath').read_text().strip()}"
+
+
+def kpl_load() -> Callable[[str, int, int], list[str]] | None:
+    classpath = java_classpath()
+    if classpath is None:
+        return None
     (OUT / "kpl").mkdir(parents=True, exist_ok=True)
 
     def load(address: str, count: int, size: int) -> list[str]:
@@ -195,6 +225,8 @@ def run(part: str) -> list[dict]:
     figures = [figure for crate, bench in RUST[part] for figure in cargo(crate, bench)]
     if part == "gateway":
         figures += gateway_peers(figures)
+    if part == "consumer":
+        figures += consumer_peers(figures)
     return figures
 
 

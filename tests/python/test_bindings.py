@@ -211,14 +211,34 @@ ELSEWHERE = {
     "Embedded stack: Kinesis",
 }
 NOT_IN_PYTHON = {
-    # The gateway does not start, or ends, with these.
+    # The gateway does not start, or ends, or reloads, with these.
     "address-in-use",
+    "audit-log-unwritable",
+    "jwks-invalid",
+    "key-file-invalid",
+    "listen-unencrypted",
+    "protection-keys-invalid",
+    "reload-needs-restart",
+    "spool-damaged",
+    "spool-in-use",
+    "spool-unusable",
+    "tls-invalid",
     "listen-exposed",
     "listen-failed",
     "serve-failed",
     "stream-unreadable",
-    # A consumer in Python has no handler.
+    # A consumer in Python has no handler, no effects, and checkpoints by itself.
+    "checkpoint-not-delivered",
+    "effects-refused",
+    "effects-too-large",
     "handler-failed",
+    # Resets, replays, and the reading of protected fields, are not in the package.
+    "checkpoint-moved",
+    "protected-field-changed",
+    "protection-key-unknown",
+    "replay-range-invalid",
+    "replay-token-invalid",
+    "workers-alive",
     # The binding installs no subscriber, and an export that fails at exit is no exception.
     "telemetry-already-installed",
     "telemetry-flush-failed",

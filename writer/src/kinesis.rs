@@ -9,6 +9,7 @@ use aws_sdk_kinesis::types::{PutRecordsRequestEntry, StreamMode};
 use aws_smithy_runtime_api::client::result::DispatchFailure;
 use headworks_record::{HashKey, HashRange, LaneCount, Shard, ShardId};
 
+use crate::body::Protocol;
 use crate::stream::{CallError, Capacity, Entry, EntryError, Fault, ListedShard, Stored, Stream};
 
 /// The stream tag that says how many lanes a shard has; absent: one.
@@ -27,8 +28,13 @@ impl KinesisStream {
     /// The client's own retries are switched off: the writer must know of each attempt, because a
     /// call that was not answered may have stored its records.
     pub fn new(client: Client, name: impl Into<String>) -> Self {
-        let config = client.config().to_builder().retry_config(RetryConfig::disabled()).build();
-        Self { client: Client::from_conf(config), name: name.into() }
+        let config = client.config();
+        let mut own = config.to_builder().retry_config(RetryConfig::disabled());
+        // A protocol that the client was given is kept.
+        if config.protocol().is_none() {
+            own = own.protocol(Protocol::new());
+        }
+        Self { client: Client::from_conf(own.build()), name: name.into() }
     }
 }
 
@@ -133,8 +139,7 @@ fn request_entry(entry: &Entry) -> Result<PutRecordsRequestEntry, CallError> {
     PutRecordsRequestEntry::builder()
         .partition_key(&*entry.partition_key)
         .set_explicit_hash_key(entry.explicit_hash_key.map(|hash| hash.to_string()))
-        // The SDK takes owned bytes only: one copy per entry.
-        .data(Blob::new(entry.data.to_vec()))
+        .data(Blob::from_maybe_shared(entry.data.clone()))
         .build()
         .map_err(|error| malformed(error.to_string()))
 }

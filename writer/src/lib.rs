@@ -31,6 +31,7 @@
 
 mod answers;
 mod batches;
+mod body;
 mod call;
 mod config;
 mod handle;

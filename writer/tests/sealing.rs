@@ -11,10 +11,10 @@ use headworks_record::aggregate::{Decoded, decode};
 use headworks_writer::{Capacity, Config, Handle, Put, Writer};
 use tokio::time::Instant;
 
-async fn start(capacity: Capacity, config: Config) -> (MemoryStream, Handle) {
+async fn start(capacity: impl Into<Option<Capacity>>, config: Config) -> (MemoryStream, Handle) {
     let stream = MemoryStream::new(1, 1);
     stream.with(|state| {
-        state.capacity = capacity;
+        state.capacity = capacity.into();
         state.misbehaviour = Misbehaviour { answer_late_ms: 20, ..Default::default() };
     });
     let (service, writer) = Writer::start(config, stream.clone(), Default::default()).await.unwrap();
@@ -27,7 +27,11 @@ fn record(n: u32, bytes: usize) -> Vec<Put> {
 }
 
 /// A record of this size every so often for ten seconds; the sizes of the Kinesis records and the longest wait.
-async fn steady(capacity: Capacity, bytes: usize, every: Duration) -> (Vec<usize>, Duration) {
+async fn steady(
+    capacity: impl Into<Option<Capacity>>,
+    bytes: usize,
+    every: Duration,
+) -> (Vec<usize>, Duration) {
     let (stream, writer) = start(capacity, Config::default()).await;
     let mut waits = tokio::task::JoinSet::new();
     let mut clock = tokio::time::interval(every);
@@ -64,6 +68,14 @@ async fn an_on_demand_stream_is_billed_by_the_kilobyte() {
     let fill = fill(&sizes, 1024);
     assert!(fill > 0.95, "{fill}: {sizes:?}");
     assert!(longest <= Duration::from_millis(60), "{longest:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stream_whose_mode_may_not_be_known_is_taken_as_provisioned() {
+    let every = Duration::from_micros(300);
+    let (sizes, _) = steady(None, 300, every).await;
+    assert_eq!(sizes, steady(Capacity::Provisioned, 300, every).await.0);
+    assert_ne!(sizes, steady(Capacity::OnDemand, 300, every).await.0);
 }
 
 #[tokio::test(start_paused = true)]

@@ -41,9 +41,17 @@ fn class(code: &str) -> &'static str {
         | "telemetry-exporter-invalid"
         | "sampling-ratio-invalid"
         | "timeout-invalid"
+        | "payload-not-json"
+        | "protected-field-missing"
         | "argument-invalid" => "InvalidInput",
         "stream-unknown" | "kinesis-not-found" => "NotFound",
         "creation-not-allowed"
+        | "credentials-missing"
+        | "credentials-invalid"
+        | "credentials-expired"
+        | "principal-not-allowed"
+        | "stream-not-allowed"
+        | "header-not-allowed"
         | "gateway-refused"
         | "put-stream-protocol"
         | "batch-number-repeated"
@@ -63,10 +71,18 @@ fn class(code: &str) -> &'static str {
         | "kinesis-iterator-expired"
         | "kinesis-unavailable"
         | "lease-table-unavailable"
+        | "credentials-unverifiable"
+        | "spool-failed"
         | "lease-lost" => "Unavailable",
-        "writer-full" | "kinesis-throttled" | "runtime-not-started" => "Overloaded",
+        "writer-full"
+        | "spool-full"
+        | "quota-exceeded"
+        | "principals-too-many"
+        | "kinesis-throttled"
+        | "runtime-not-started" => "Overloaded",
         "outcome-unknown" => "OutcomeUnknown",
         "aggregate-index-out-of-range"
+        | "aggregate-inflates-too-far"
         | "aggregate-version-unsupported"
         | "aggregate-member-invalid"
         | "lease-item-invalid" => "Undecodable",

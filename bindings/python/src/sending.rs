@@ -136,13 +136,18 @@ pub(crate) fn builder(
             "timeout" => builder.timeout(seconds(name, &value)?),
             "connect_timeout" => builder.connect_timeout(seconds(name, &value)?),
             "longest_pause" => builder.longest_pause(seconds(name, &value)?),
+            "endpoints" => builder.endpoints(typed::<Vec<String>>(name, &value)?),
+            "token" => builder.token(typed::<String>(name, &value)?),
+            "ca_certificates" => builder.ca_certificates(typed::<Vec<u8>>(name, &value)?),
+            "buffer_offline" => builder.buffer_offline(typed(name, &value)?),
             "buffer_bytes" => builder.buffer_bytes(typed(name, &value)?),
             "batch_records" => builder.batch_records(typed(name, &value)?),
             "batch_bytes" => builder.batch_bytes(typed(name, &value)?),
             _ => {
                 return Err(PyTypeError::new_err(format!(
-                    "a producer has no argument {name:?}; known are endpoint, stream, timeout, connect_timeout, \
-                     longest_pause, buffer_bytes, batch_records, batch_bytes"
+                    "a producer has no argument {name:?}; known are endpoint, stream, endpoints, token, \
+                     ca_certificates, timeout, connect_timeout, longest_pause, buffer_offline, buffer_bytes, \
+                     batch_records, batch_bytes"
                 )));
             }
         };

@@ -13,9 +13,9 @@ use headworks_telemetry::{Minter, Telemetry};
 use tokio::io::{AsyncRead, BufReader};
 use tokio::time::Instant;
 
+use crate::connect;
 use crate::courier::{self, Counts, Parcel, Source};
 use crate::exit::{Exit, Failure};
-use crate::gateway;
 use crate::interrupt;
 use crate::output::{Output, talk};
 use crate::pair::{self, Header};
@@ -48,7 +48,7 @@ pub struct Args {
     /// The input; - or nothing for stdin. A line has at most 16,777,216 bytes.
     file: Option<PathBuf>,
     #[command(flatten)]
-    gateway: gateway::Args,
+    gateway: connect::Options,
     /// Partition key of records that do not name one, 1 to 256 characters. Default: such records take turns
     /// with 256 random keys, so they have no order among each other.
     #[arg(long, value_parser = key)]

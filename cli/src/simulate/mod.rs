@@ -20,9 +20,9 @@ use serde::Serialize;
 use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep_until};
 use tokio_util::sync::CancellationToken;
 
+use crate::connect;
 use crate::courier::{self, Counts, Parcel, Source};
 use crate::exit::{Exit, Failure};
-use crate::gateway;
 use crate::interrupt;
 use crate::output::{self, Output, talk};
 use crate::pair::Pair;
@@ -48,7 +48,7 @@ const YIELD_EVERY: u64 = 1024;
 #[command(after_help = format!("{}\n\n{}", function::HELP, Exit::HELP))]
 pub struct Args {
     #[command(flatten)]
-    gateway: gateway::Args,
+    gateway: connect::Options,
     /// Data of the records: a file, or the template itself if it has a brace in it. What begins like JSON must
     /// become JSON. Default: a website event in JSON, with the headers type, tenant and content-type.
     #[arg(long, value_name = "FILE|TEXT", env = "HEADWORKS_TEMPLATE")]

@@ -91,7 +91,7 @@ fn shown(text: &str) -> String {
 }
 
 /// What comes from a stream must not move the cursor, nor span lines.
-fn escape(text: &str, line: &mut String) {
+pub(crate) fn escape(text: &str, line: &mut String) {
     for c in text.chars() {
         if c.is_control() && c != '\t' {
             line.extend(c.escape_default());

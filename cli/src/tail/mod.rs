@@ -1,6 +1,6 @@
 //! `headworks tail`: shows the records of a stream.
 
-mod decode;
+pub(crate) mod decode;
 pub(crate) mod format;
 mod reader;
 mod shards;
@@ -201,7 +201,7 @@ impl Tail {
     }
 }
 
-fn passes(filters: &[Pair], headers: &Headers) -> bool {
+pub(crate) fn passes(filters: &[Pair], headers: &Headers) -> bool {
     filters.iter().all(|filter| headers.get(&filter.name) == Some(&filter.value))
 }
 

@@ -60,10 +60,23 @@ fn a_port_that_is_taken_is_named_with_its_option() {
 
 #[test]
 fn the_help_has_the_exit_codes() {
-    for command in ["dev", "demo", "send", "tail", "simulate"] {
+    for command in ["dev", "demo", "send", "tail", "simulate", "replay"] {
         let ran = run(&[command, "--help"]).succeeds();
         assert!(ran.stdout.contains("Exit codes:"), "{command}: {}", ran.stdout);
     }
+    for command in [
+        ["local", "kinesis"],
+        ["dlq", "redrive"],
+        ["consumers", "reset"],
+        ["gateway", "key"],
+        ["routes", "test"],
+    ] {
+        let ran = run(&[&command[..], &["--help"]].concat()).succeeds();
+        assert!(ran.stdout.contains("Exit codes:"), "{command:?}: {}", ran.stdout);
+    }
+    // What a command says of itself beyond its first line.
+    assert!(run(&["dlq", "redrive", "--help"]).succeeds().stdout.contains("moves each to redriven/"));
+    assert!(run(&["--help"]).succeeds().stdout.contains("Shows a time range of a stream again\n"));
     assert_eq!(run(&["nonsense"]).code, Some(2));
     assert_eq!(run(&[]).code, Some(2));
 }

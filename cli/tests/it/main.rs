@@ -2,8 +2,13 @@
 
 #![allow(clippy::unwrap_used, clippy::panic)] // helpers of tests, which may
 
+mod consumers;
+mod dlq;
+mod gateway;
 mod input;
+mod local;
 mod pipeline;
+mod replay;
 mod routes;
 mod simulate;
 mod support;

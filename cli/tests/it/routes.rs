@@ -40,6 +40,49 @@ fn simulated_records_can_be_tested() {
 }
 
 #[test]
+fn key_payload_and_creation_are_explained_too() {
+    let folder = tempfile::tempdir().unwrap();
+    let routes = folder.path().join("routes.toml");
+    let table = "[derive]\ntype = \"/kind\"\n\
+                 [[rules]]\nname = \"large\"\nwhen.type = \"order\"\nexpr = \"payload.total > 100 && key == 's-1'\"\nto = \"large\"\n\
+                 [[rules]]\nname = \"all\"\nsample = 0.999999\nto = \"sampled\"\n\
+                 [default]\nto = \"rest\"\n";
+    std::fs::write(&routes, table).unwrap();
+    let routes = routes.to_str().unwrap();
+    let test = |arguments: &[&str]| run(&[&["routes", "test", "--routes", routes], arguments].concat());
+
+    let large = "{\"kind\":\"order\",\"total\":101}";
+    let ran = test(&["--data", large, "--key", "s-1"]).succeeds();
+    assert!(ran.stdout.contains("type=\"order\" (derived)"), "{}", ran.stdout);
+    assert!(
+        ran.stdout.contains("yes payload.total > 100") && ran.stdout.contains("-> large"),
+        "{}",
+        ran.stdout
+    );
+    test(&["--data", large, "--key", "s-1", "--expect", "large"]).succeeds();
+    test(&["--data", large, "--key", "s-2", "--expect", "rest"]).succeeds();
+    let context = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
+    test(&["--data", "{}", "--traceparent", context, "--expect", "sampled"]).succeeds();
+
+    let file = folder.path().join("payload.json");
+    std::fs::write(&file, large).unwrap();
+    let file = format!("@{}", file.display());
+    let ran = test(&["--data", &file, "--key", "s-1", "--json"]).succeeds().json();
+    assert_eq!((&ran[0]["derived"][0], &ran[0]["key"]), (&"type".into(), &"s-1".into()));
+    assert_eq!(ran[0]["destinations"][0]["stream"], "large");
+
+    let lines = format!(
+        "{{\"key\":\"s-1\",\"headers\":{{}},\"data\":{large}}}\n{{\"data\":[],\"key\":\"k\",\"traceparent\":\"{context}\"}}\n"
+    );
+    let ran = run_with(&["routes", "test", "--routes", routes, "--json"], lines).succeeds().json();
+    let streams: Vec<_> = ran.iter().map(|line| line["destinations"][0]["stream"].to_string()).collect();
+    assert_eq!(streams, ["\"large\"", "\"sampled\""]);
+
+    test(&["--data", "@/no/such/file"]).fails(3, &["/no/such/file", "[input-unreadable]"]);
+    test(&["--traceparent", "x"]).fails(2, &["[creation-context-invalid]"]);
+}
+
+#[test]
 fn a_table_is_checked() {
     let ran = run(&["routes", "check", EXAMPLE]).succeeds();
     assert!(ran.stdout.contains("orders, payments, clicks, default"), "{}", ran.stdout);

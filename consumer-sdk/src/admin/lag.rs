@@ -75,11 +75,13 @@ pub async fn lag(streams: &dyn Streams, store: &dyn LeaseStore) -> Result<Vec<Sh
 /// at least 100 KB/s). Their keys are worth a look; see the stream's resharding, too.
 pub fn hot_shards(lags: &[ShardLag]) -> Vec<&ShardLag> {
     let rates: Vec<f64> = lags.iter().filter_map(|lag| lag.bytes_per_second).collect();
+    lags.iter().filter(|lag| lag.bytes_per_second.is_some_and(|rate| is_hot(rate, &rates))).collect()
+}
+
+/// Whether a shard with this rate, in bytes a second, stands out among those with these rates.
+pub(crate) fn is_hot(rate: f64, rates: &[f64]) -> bool {
     let mean = rates.iter().sum::<f64>() / rates.len().max(1) as f64;
-    let hot = |rate: f64| {
-        rate > 0.8 * SHARD_BYTES_PER_SECOND || (rates.len() > 1 && rate > 2.0 * mean && rate >= 100_000.0)
-    };
-    lags.iter().filter(|lag| lag.bytes_per_second.is_some_and(hot)).collect()
+    rate > 0.8 * SHARD_BYTES_PER_SECOND || (rates.len() > 1 && rate > 2.0 * mean && rate >= 100_000.0)
 }
 
 async fn lag_of(streams: &dyn Streams, lease: Lease) -> Result<ShardLag, Error> {

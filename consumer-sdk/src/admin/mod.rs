@@ -12,6 +12,7 @@ mod reset;
 mod target;
 
 pub use applications::applications;
+pub(crate) use lag::is_hot;
 pub use lag::{Estimate, ShardLag, hot_shards, lag};
 pub use reset::{Change, Reset, plan_reset};
 pub use target::Target;

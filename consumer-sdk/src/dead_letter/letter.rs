@@ -78,7 +78,7 @@ impl DeadLetter {
     /// The object's key in a bucket: the same record of the same application has the same key, so that a
     /// letter that is written again replaces itself.
     pub fn key(&self) -> String {
-        format!("dead-letters/{}/{}.json", self.application, self.origin())
+        format!("consumers/{}/{}.json", self.application, self.origin())
     }
 
     /// The JSON form, field for field as the router writes its own, with `application` and `attempts`
@@ -146,9 +146,9 @@ pub(crate) mod tests {
         assert_eq!(json["origin"]["sub_sequence_number"], 3);
         assert_eq!(json["reasons"][0]["code"], "handler-failed");
         assert_eq!(json["reasons"][0]["message"].as_str().unwrap().len(), 1_000);
-        assert_eq!(letter.key(), "dead-letters/app/orders/shardId-000000000001/495-3.json");
+        assert_eq!(letter.key(), "consumers/app/orders/shardId-000000000001/495-3.json");
         letter.whole = true;
         assert!(letter.to_json()["origin"].get("sub_sequence_number").is_none());
-        assert_eq!(letter.key(), "dead-letters/app/orders/shardId-000000000001/495-all.json");
+        assert_eq!(letter.key(), "consumers/app/orders/shardId-000000000001/495-all.json");
     }
 }

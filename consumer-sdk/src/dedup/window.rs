@@ -1,7 +1,8 @@
 //! The identities that a shard brought lately.
 
-use std::collections::hash_map::Entry;
+use std::collections::hash_map::{Entry, RandomState};
 use std::collections::{HashMap, VecDeque};
+use std::hash::{BuildHasher, Hasher};
 use std::time::Duration;
 
 use headworks_record::Creation;
@@ -9,7 +10,55 @@ use headworks_record::Creation;
 use crate::delivered::Delivered;
 
 /// Trace id and span id. They are compared whole: a hash that two records share would drop one of them.
-type Identity = ([u8; 16], [u8; 8]);
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+struct Identity([u64; 3]);
+
+/// Hashes identities, which are random for the most part: a multiplication is enough to spread them. The key is
+/// drawn for each process, so that nobody can choose identities whose hashes are one.
+#[derive(Debug, Clone)]
+struct Keys(u64);
+
+impl Default for Keys {
+    fn default() -> Self {
+        Self(RandomState::new().hash_one(0) | 1)
+    }
+}
+
+impl BuildHasher for Keys {
+    type Hasher = Folding;
+
+    fn build_hasher(&self) -> Folding {
+        Folding { key: self.0, state: self.0 }
+    }
+}
+
+/// Multiplies each word in, and folds both halves of the product.
+#[derive(Debug)]
+struct Folding {
+    key: u64,
+    state: u64,
+}
+
+impl Hasher for Folding {
+    fn write(&mut self, bytes: &[u8]) {
+        let (words, rest) = bytes.as_chunks::<8>();
+        words.iter().for_each(|word| self.write_u64(u64::from_ne_bytes(*word)));
+        rest.iter().for_each(|byte| self.write_u64(u64::from(*byte)));
+    }
+
+    fn write_u64(&mut self, word: u64) {
+        let product = u128::from(self.state ^ word) * u128::from(self.key ^ 0x9e37_79b9_7f4a_7c15);
+        self.state = (product as u64) ^ ((product >> 64) as u64);
+    }
+
+    fn write_usize(&mut self, length: usize) {
+        self.write_u64(length as u64);
+    }
+
+    fn finish(&self) -> u64 {
+        self.state
+    }
+}
 
 /// What [`Window::drop_repeats`] did.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -28,7 +77,7 @@ pub(crate) struct Window {
     span_ms: u64,
     most: usize,
     // The latest arrival of each identity.
-    last: HashMap<Identity, u64>,
+    last: HashMap<Identity, u64, Keys>,
     // In the order in which they were noted; one that came again is here once more.
     order: VecDeque<(Identity, u64)>,
     forgotten: u64,
@@ -38,7 +87,7 @@ impl Window {
     /// An empty window over this time, of at most this many identities.
     pub(crate) fn new(span: Duration, most: usize) -> Self {
         let span_ms = u64::try_from(span.as_millis()).unwrap_or(u64::MAX);
-        Self { span_ms, most, last: HashMap::new(), order: VecDeque::new(), forgotten: 0 }
+        Self { span_ms, most, last: HashMap::default(), order: VecDeque::new(), forgotten: 0 }
     }
 
     /// Removes the repeats from records that follow, in order, on everything noted so far.
@@ -105,7 +154,8 @@ impl Window {
 }
 
 fn identity(creation: &Creation) -> Identity {
-    (creation.trace_id.0, creation.span_id.0)
+    let trace = u128::from_ne_bytes(creation.trace_id.0);
+    Identity([trace as u64, (trace >> 64) as u64, u64::from_ne_bytes(creation.span_id.0)])
 }
 
 #[cfg(test)]
@@ -185,6 +235,16 @@ mod tests {
         left(&mut parent, &[(Some(1), 0), (Some(2), 90)]);
         child.absorb(&parent);
         assert_eq!(left(&mut child, &[(Some(1), 120), (Some(2), 130)]).0, [120]);
+    }
+
+    #[test]
+    fn hashes_spread_over_all_bits() {
+        let keys = Keys::default();
+        let hashes: Vec<u64> = (0..4096u64).map(|i| keys.hash_one(Identity([i, 7, i << 40]))).collect();
+        for bit in 0..64 {
+            let set = hashes.iter().filter(|hash| *hash >> bit & 1 == 1).count();
+            assert!((1500..2600).contains(&set), "bit {bit} is set in {set} of 4096");
+        }
     }
 
     proptest! {

@@ -32,6 +32,19 @@ pub(crate) enum Last {
 /// next write, and what it checkpointed, or nothing if it wrote nothing.
 pub(crate) type Job = Box<dyn FnOnce(Holding) -> BoxFuture<'static, Option<Advance>> + Send>;
 
+/// Keeps the lease's counter moving where nothing else is written, for workers that judge by it.
+pub(crate) struct Renewal {
+    pub(crate) every: Duration,
+    /// Whether this worker may still deliver; a lease is not kept for one that may not.
+    pub(crate) admitted: Box<dyn Fn() -> bool + Send + Sync>,
+}
+
+impl std::fmt::Debug for Renewal {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Renewal").field("every", &self.every).finish_non_exhaustive()
+    }
+}
+
 /// What a [`Job`] wrote.
 #[derive(Debug)]
 pub(crate) struct Advance {
@@ -101,15 +114,26 @@ impl Checkpointer {
         holding: Holding,
         interval: Duration,
         call_timeout: Duration,
+        renewal: Option<Renewal>,
         lost: CancellationToken,
         gauge: ShardGauge,
     ) -> Self {
         let (wanted, receiver) = watch::channel(Wanted::default());
         let (written_to, written) = watch::channel(None);
         let (jobs, waiting) = mpsc::channel(QUEUED_JOBS);
-        let writer = Writer { store, holding, call_timeout, gauge, written: written_to };
+        let renewed = watch::channel(Instant::now()).0;
+        let overdue = overdue(renewed.subscribe(), renewal.as_ref().map(|renewal| renewal.every * 2));
+        let shard = holding.shard.clone();
+        let writer = Writer { store, holding, call_timeout, renewal, renewed, gauge, written: written_to };
         let task = tokio::spawn(async move {
-            let result = writer.run(receiver, waiting, interval).await;
+            let result = tokio::select! {
+                biased;
+                result = writer.run(receiver, waiting, interval) => result,
+                () = overdue => {
+                    tracing::warn!(%shard, "delivery stops: the lease could not be renewed");
+                    Err(Error::Conflict { shard })
+                }
+            };
             if result.is_err() {
                 lost.cancel();
             }
@@ -154,6 +178,19 @@ impl Drop for AbortOnDrop {
     }
 }
 
+/// Completes when nothing was written for so long, counted from when the last write was sent.
+async fn overdue(mut renewed: watch::Receiver<Instant>, limit: Option<Duration>) {
+    let Some(limit) = limit else { return std::future::pending().await };
+    loop {
+        let due = *renewed.borrow_and_update() + limit;
+        tokio::select! {
+            biased;
+            changed = renewed.changed() => if changed.is_err() { return std::future::pending().await },
+            () = sleep_until(due) => return,
+        }
+    }
+}
+
 async fn joined(mut task: AbortOnDrop) -> Result<(), Error> {
     // The writer neither panics nor is aborted by anyone else.
     (&mut task.0).await.unwrap_or(Ok(()))
@@ -164,6 +201,9 @@ struct Writer {
     store: Arc<dyn LeaseStore>,
     holding: Holding,
     call_timeout: Duration,
+    renewal: Option<Renewal>,
+    // When the last write that succeeded was sent.
+    renewed: watch::Sender<Instant>,
     gauge: ShardGauge,
     written: watch::Sender<Option<Position>>,
 }
@@ -199,19 +239,23 @@ impl Writer {
                     return self.release().await;
                 }
             }
+            let renewal = self.renewal.as_ref().map(|renewal| *self.renewed.borrow() + renewal.every);
             tokio::select! {
                 biased;
                 // The sender being gone means that nobody waits for another write.
                 changed = wanted.changed() => if changed.is_err() { return Ok(()) },
                 Some(job) = jobs.recv() => {
+                    let sent = Instant::now();
                     if let Some(advance) = job(self.holding.clone()).await {
                         self.holding = advance.holding;
+                        self.renewed.send_replace(sent);
                         if let Some(position) = advance.checkpointed {
                             self.reached(position);
                         }
                     }
                 }
                 () = sleep_until(due), if unwritten.is_some() => {}
+                () = at(renewal) => self.renew().await?,
             }
         }
     }
@@ -224,10 +268,12 @@ impl Writer {
     async fn write(&mut self, checkpoint: &Checkpoint, children: &[ShardId]) -> Result<(), Error> {
         let mut backoff = retries();
         loop {
+            let sent = Instant::now();
             let call = self.store.checkpoint(&self.holding, checkpoint, children);
             match timeout(self.call_timeout, call).await {
                 Ok(Ok(holding)) => {
                     self.holding = holding;
+                    self.renewed.send_replace(sent);
                     return Ok(());
                 }
                 Ok(Err(error)) if !error.is_retryable() => return Err(error),
@@ -236,6 +282,27 @@ impl Writer {
             }
             sleep(backoff.next_delay()).await;
         }
+    }
+
+    /// One attempt; what is wrong may pass before the lease is overdue.
+    async fn renew(&mut self) -> Result<(), Error> {
+        let Some(renewal) = &self.renewal else { return Ok(()) };
+        if !(renewal.admitted)() {
+            return Err(Error::Conflict { shard: self.holding.shard.clone() });
+        }
+        let (sent, limit) = (Instant::now(), renewal.every.min(self.call_timeout));
+        match timeout(limit, self.store.renew(&self.holding)).await {
+            Ok(Ok(holding)) => {
+                self.holding = holding;
+                self.renewed.send_replace(sent);
+                return Ok(());
+            }
+            Ok(Err(error)) if !error.is_retryable() => return Err(error),
+            Ok(Err(error)) => tracing::warn!(%error, "a renewal will be tried again"),
+            Err(_) => tracing::warn!(shard = %self.holding.shard, "a renewal got no answer"),
+        }
+        sleep(retries().next_delay()).await;
+        Ok(())
     }
 
     async fn release(&self) -> Result<(), Error> {
@@ -249,6 +316,14 @@ impl Writer {
             }
             sleep(backoff.next_delay()).await;
         }
+    }
+}
+
+/// Completes at this time, or never.
+async fn at(time: Option<Instant>) {
+    match time {
+        Some(time) => sleep_until(time).await,
+        None => std::future::pending().await,
     }
 }
 

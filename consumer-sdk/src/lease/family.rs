@@ -81,6 +81,27 @@ pub(crate) fn successors(children: &[ShardInfo], shards: &[ShardInfo], leases: &
     ordered
 }
 
+/// The leases that nobody needs any more: of shards that were read to their end and are no longer listed.
+///
+/// As in the KCL, a lease goes only after those of its parents, and when each of its children has been begun:
+/// until then it tells where a child starts, and that it may. The KCL does not wait until the shard is gone;
+/// a reset of the application may still want it read again.
+pub(crate) fn outlived(shards: &[ShardInfo], leases: &Leases) -> Vec<ShardId> {
+    let listed = by_id(shards);
+    let begun = |lease: &Lease| matches!(lease.checkpoint, Checkpoint::At(_) | Checkpoint::ShardEnd);
+    let is_outlived = |lease: &&Lease| {
+        let id = &lease.shard;
+        let waited_for = shards.iter().filter(|child| child.parents.contains(id)).map(|child| &child.id);
+        let children = leases.values().filter(|child| child.parents.contains(id));
+        lease.checkpoint.is_end()
+            && !listed.contains_key(id)
+            && !lease.parents.iter().any(|parent| leases.contains_key(parent))
+            && waited_for.into_iter().all(|child| leases.contains_key(child))
+            && children.into_iter().all(begun)
+    };
+    leases.values().filter(is_outlived).map(|lease| lease.shard.clone()).collect()
+}
+
 fn lease_of(shard: &ShardInfo, checkpoint: Checkpoint) -> Lease {
     let mut lease = Lease::new(shard.id.clone(), checkpoint);
     lease.parents = shard.parents.clone();
@@ -209,5 +230,34 @@ mod tests {
         assert_eq!(wanted[1].parents, ["c".into(), "d".into()]);
         let later = leased(&[("a", true), ("b", false), ("c", false), ("d", false)]);
         assert_eq!(ids(&successors(&shards[4..], &shards, &later)), ["e"]);
+    }
+
+    #[test]
+    fn a_lease_outlives_its_shard_until_its_children_are_begun_and_its_parents_gone() {
+        let shards = [shard("c", &["b"]), shard("d", &["b"])];
+        let mut leases = Leases::new();
+        let mut put = |id: &str, parents: &[&str], checkpoint: Checkpoint| {
+            let mut lease = Lease::new(id.into(), checkpoint);
+            lease.parents = parents.iter().map(|parent| ShardId::from(*parent)).collect();
+            leases.insert(lease.shard.clone(), lease);
+            leases.clone()
+        };
+        let begun = Checkpoint::parse("7", 0).unwrap();
+        put("a", &[], Checkpoint::ShardEnd);
+        put("b", &["a"], Checkpoint::ShardEnd);
+        let alone = put("c", &["b"], begun.clone());
+        let ids = |leases: &Leases| outlived(&shards, leases);
+        assert_eq!(ids(&alone), [ShardId::from("a")], "d has no lease yet, and b a parent");
+        let waiting = put("d", &["b"], Checkpoint::TrimHorizon);
+        let without_a = |leases: &Leases| {
+            let mut leases = leases.clone();
+            leases.remove(&ShardId::from("a"));
+            leases
+        };
+        assert!(ids(&without_a(&alone)).is_empty(), "d has no lease yet");
+        assert!(ids(&without_a(&waiting)).is_empty(), "d is not begun");
+        let all = without_a(&put("d", &["b"], begun));
+        assert_eq!(ids(&all), [ShardId::from("b")]);
+        assert!(outlived(&[shard("b", &[])], &all).is_empty(), "it is still listed");
     }
 }

@@ -23,8 +23,13 @@ pub(super) const PARENTS: &str = "parentShardId";
 pub(super) const CHILDREN: &str = "childShardIds";
 pub(super) const RANGE_START: &str = "startingHashKey";
 pub(super) const RANGE_END: &str = "endingHashKey";
+/// What the shard brings; KCL 3 balances by it.
+pub(super) const THROUGHPUT: &str = "throughputKBps";
 /// Set by KCL 3 on items that are not leases (its leader and worker metrics), and on some that are.
 pub(super) const ENTITY: &str = "entityType";
+
+/// The bytes of a kilobyte of the KCL's.
+const KILOBYTE: f64 = 1024.0;
 
 pub(super) type Item = HashMap<String, AttributeValue>;
 
@@ -58,7 +63,18 @@ pub(super) fn read(item: &Item) -> Result<Lease, String> {
         children: shards(item, CHILDREN)?,
         range,
         pending: pending(item)?,
+        throughput: throughput(item)?,
     })
+}
+
+fn throughput(item: &Item) -> Result<Option<u64>, String> {
+    let kilobytes: Option<f64> = number(item, THROUGHPUT)?;
+    Ok(kilobytes.filter(|rate| *rate >= 0.0).map(|rate| (rate * KILOBYTE).round() as u64))
+}
+
+/// Bytes/s in the KCL's unit.
+pub(super) fn kilobytes(rate: u64) -> AttributeValue {
+    num(rate as f64 / KILOBYTE)
 }
 
 fn pending(item: &Item) -> Result<Option<PendingCheckpoint>, String> {
@@ -96,6 +112,9 @@ pub(super) fn write(lease: &Lease) -> Item {
         item.insert(RANGE_START.to_owned(), AttributeValue::S(range.start.to_string()));
         item.insert(RANGE_END.to_owned(), AttributeValue::S(range.end.to_string()));
     }
+    if let Some(rate) = lease.throughput {
+        item.insert(THROUGHPUT.to_owned(), kilobytes(rate));
+    }
     if let Some(pending) = &lease.pending {
         item.insert(PENDING.to_owned(), AttributeValue::S(pending.position.sequence.to_string()));
         item.insert(PENDING_SUB.to_owned(), num(pending.position.sub));
@@ -126,7 +145,7 @@ pub(super) fn number<T: std::str::FromStr>(item: &Item, name: &str) -> Result<Op
     match item.get(name) {
         None | Some(AttributeValue::Null(_)) => Ok(None),
         Some(AttributeValue::N(text)) => {
-            text.parse().map(Some).map_err(|_| format!("its {name} {text:?} is not a whole number in range"))
+            text.parse().map(Some).map_err(|_| format!("its {name} {text:?} is not a number in range"))
         }
         Some(_) => Err(format!("its {name} is not a number")),
     }
@@ -155,6 +174,7 @@ mod tests {
         lease.counter = 9;
         lease.parents = vec!["a".into(), "b".into()];
         lease.range = Some(HashRange::new(0, u128::MAX));
+        lease.throughput = Some(1_234_567);
         lease.pending = Some(PendingCheckpoint {
             position: Position::new(SequenceNumber::new("4962").unwrap(), 2),
             state: Some(Bytes::from_static(b"file-7")),
@@ -178,11 +198,11 @@ mod tests {
             (PARENTS.to_owned(), AttributeValue::Ss(vec!["shardId-000000000001".to_owned()])),
             (RANGE_START.to_owned(), s("0")),
             (RANGE_END.to_owned(), s("170141183460469231731687303715884105727")),
-            ("throughputKBps".to_owned(), AttributeValue::N("12.5".to_owned())),
+            (THROUGHPUT.to_owned(), AttributeValue::N("12.5".to_owned())),
         ]);
         assert!(is_lease(&item));
         let lease = read(&item).unwrap();
-        assert_eq!(lease.counter, 4711);
+        assert_eq!((lease.counter, lease.throughput), (4711, Some(12_800)));
         assert_eq!(lease.parents, [ShardId::from("shardId-000000000001")]);
     }
 

@@ -27,6 +27,8 @@ pub struct Lease {
     pub range: Option<HashRange>,
     /// A checkpoint that was prepared and not yet committed.
     pub pending: Option<PendingCheckpoint>,
+    /// What the shard brought when it was last measured, in bytes/s. The KCL's `throughputKBps`.
+    pub throughput: Option<u64>,
 }
 
 /// A checkpoint that an application announced before it did something outside, in order to find out after a
@@ -52,6 +54,7 @@ impl Lease {
             children: Vec::new(),
             range: None,
             pending: None,
+            throughput: None,
         }
     }
 

@@ -7,6 +7,7 @@ use headworks_record::{HashRange, ShardId};
 use headworks_telemetry::RecordTracer;
 use tokio::sync::oneshot;
 
+use super::loss::DataLoss;
 use super::session::Session;
 use crate::backoff::Backoff;
 use crate::config::Config;
@@ -19,7 +20,7 @@ use crate::handle::{Handle, ShardGauge};
 use crate::lease::heartbeat::Changes;
 use crate::lease::machine::Leases;
 use crate::lease::{Lease, LeaseStore, answered, family};
-use crate::position::{Checkpoint, Position, Start};
+use crate::position::{Checkpoint, Position, SequenceNumber, Start};
 use crate::streams::{self, ReadFrom, ShardFilter, ShardInfo, Streams};
 
 /// What all shards of a consumer share.
@@ -129,8 +130,8 @@ impl Held {
                     return Err(Exit::Failed(self.context.stream_error(error)));
                 }
                 Ok(shards) => {
-                    tracing::error!(%shard, checkpoint = %self.lease.checkpoint.text(),
-                        "DATA LOSS: the shard expired before it was read to its end");
+                    let checkpoint = self.lease.checkpoint.text().into_owned();
+                    DataLoss::ShardExpired { shard: shard.clone(), checkpoint }.tell();
                     self.gauge.expired();
                     let children = shards.into_iter().filter(|child| child.parents.contains(shard));
                     return Ok(children.collect());
@@ -203,6 +204,21 @@ impl Held {
                 return Err(Exit::Stopped);
             }
         }
+    }
+
+    /// The record at the checkpoint, which the stream brings again first unless it has expired. Of a place
+    /// that is no record's nothing can be told.
+    pub(super) fn anchor(&self) -> Option<SequenceNumber> {
+        match &self.lease.checkpoint {
+            Checkpoint::At(position) if position.sub != i64::MAX => Some(position.sequence.clone()),
+            _ => None,
+        }
+    }
+
+    /// The stream began behind the checkpoint's record.
+    pub(super) fn trimmed(&self, checkpoint: SequenceNumber, first: Option<SequenceNumber>) {
+        DataLoss::CheckpointTrimmed { shard: self.lease.shard.clone(), checkpoint, first }.tell();
+        self.gauge.trimmed();
     }
 
     pub(super) fn starting_point(&self) -> (ReadFrom, Option<Position>) {

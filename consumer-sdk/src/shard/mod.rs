@@ -1,6 +1,7 @@
 //! One shard while this worker holds its lease.
 
 mod held;
+mod loss;
 mod session;
 mod worker;
 

@@ -1,5 +1,6 @@
 //! Reads one shard and delivers its records, until it ends or is given up.
 
+use std::sync::Arc;
 use std::time::SystemTime;
 
 use headworks_record::ShardId;
@@ -14,7 +15,7 @@ use crate::delivery::{Checkpoints, Delivery, Opening};
 use crate::error::Error;
 use crate::fanout::{Fetched, Fetcher, Ownership};
 use crate::lease;
-use crate::lease::checkpointer::{Checkpointer, Last, Progress};
+use crate::lease::checkpointer::{Checkpointer, Last, Progress, Renewal};
 use crate::position::{Checkpoint, Position};
 use crate::reader::{Reader, Rejected};
 use crate::spans;
@@ -54,6 +55,10 @@ impl<D: Delivery> Worker<D> {
             holding,
             config.checkpoint_interval,
             config.call_timeout,
+            config.renew_leases_every.map(|every| {
+                let session = self.held.session.clone();
+                Renewal { every, admitted: Box::new(move || session.admit()) }
+            }),
             self.held.session.lost_token(),
             self.held.gauge.clone(),
         );
@@ -103,6 +108,7 @@ impl<D: Delivery> Worker<D> {
         );
         let progress = checkpointer.progress();
         let mut wishes = self.held.gauge.seeks();
+        let mut anchor = self.held.anchor();
         let mut durable = matches!(self.held.lease.checkpoint, Checkpoint::At(_));
         loop {
             let fetched = tokio::select! {
@@ -140,6 +146,13 @@ impl<D: Delivery> Worker<D> {
                     return Exit::Failed(Error::Internal { shard: self.held.lease.shard.clone(), reason });
                 }
             };
+            let first = event.records.first().map(|record| &record.sequence_number);
+            if (first.is_some() || event.end.is_some())
+                && let Some(checkpoint) = anchor.take()
+                && first.is_none_or(|first| *first > checkpoint)
+            {
+                self.held.trimmed(checkpoint, first.cloned());
+            }
             if !durable && let Some(position) = place_before(&event) {
                 // A start that is only a word in the lease would begin elsewhere after a fail-over.
                 let written = tokio::select! {
@@ -180,6 +193,7 @@ impl<D: Delivery> Worker<D> {
     ) -> Result<(), Exit> {
         let mut read = reader.read(event, received);
         self.held.gauge.count(&read.counts);
+        self.held.gauge.received(event, read.records.len());
         self.held.session.read(event.bytes());
         self.put_away(std::mem::take(&mut read.rejected)).await?;
         if let Some(window) = &mut self.window {
@@ -188,27 +202,29 @@ impl<D: Delivery> Worker<D> {
         spans::received(&self.held.context.tracer, event, &read.records, received);
         let most = self.held.context.config.max_batch_records;
         let end = read.end.take();
-        let mut rest = read.records;
-        while !rest.is_empty() {
+        let records = Arc::new(std::mem::take(&mut read.records));
+        let mut begin = 0;
+        while begin < records.len() {
             if self.held.session.is_over() {
                 return Err(Exit::Stopped);
             }
-            let later = rest.split_off(rest.len().min(most));
-            let position = match (&end, later.is_empty(), rest.last()) {
+            let part = begin..records.len().min(begin + most);
+            begin = part.end;
+            let position = match (&end, records.get(part.end), records.get(part.end - 1)) {
                 // Behind the last record there may be more that is rightly left out.
-                (Some(end), true, _) => end.clone(),
+                (Some(end), None, _) => end.clone(),
                 (_, _, Some(last)) => last.position(),
                 (_, _, None) => break,
             };
-            let batch = Batch::new(self.held.lease.shard.clone(), rest, position, event.millis_behind);
+            let shard = self.held.lease.shard.clone();
+            let batch = Batch::part_of(shard, records.clone(), part, position, event.millis_behind);
             self.delivery.deliver(batch, &self.held.session, progress).await?;
-            rest = later;
-            if rest.is_empty() {
-                return match read.stopped {
-                    Some(error) => Err(Exit::Failed(error.into())),
-                    None => Ok(()),
-                };
-            }
+        }
+        if !records.is_empty() {
+            return match read.stopped {
+                Some(error) => Err(Exit::Failed(error.into())),
+                None => Ok(()),
+            };
         }
         if let Some(end) = end {
             self.delivery.skip(end, progress);

@@ -18,6 +18,7 @@ struct Shard {
     owner: Option<Life>,
     checkpoint: Option<Checkpoint>,
     claims: u32,
+    ended: Option<Duration>,
 }
 
 /// Watches everything and remembers the first broken rule.
@@ -63,6 +64,34 @@ impl Judge {
         entry.claims += 1;
         self.claims += 1;
         self.last_claim = at;
+    }
+
+    /// A counter was raised.
+    pub fn renewed(&mut self, life: &Life, shard: &ShardId) {
+        let owner = self.shards[shard].owner.clone();
+        if owner.as_ref() != Some(life) {
+            self.broken(
+                "renewal without the lease",
+                format!("{life:?} of {shard}, which belongs to {owner:?}"),
+            );
+        }
+    }
+
+    /// A lease was removed.
+    pub fn removed(&mut self, shard: &ShardId) {
+        if self.shards[shard].checkpoint != Some(Checkpoint::ShardEnd) {
+            return self.broken("an unfinished shard is forgotten", shard.to_string());
+        }
+        let mut children = self.shards.iter().filter(|(_, other)| other.parents.contains(shard));
+        let unbegun = children.find(|(_, child)| child.checkpoint.is_none()).map(|(id, _)| id.clone());
+        if let Some(child) = unbegun {
+            self.broken("an unfinished shard is forgotten", format!("{shard}, before {child} is begun"));
+        }
+    }
+
+    /// When the shard's end was checkpointed.
+    pub fn ended(&self, shard: &ShardId) -> Option<Duration> {
+        self.shards[shard].ended
     }
 
     pub fn is_of_a_later_life(&self, shard: &ShardId, life: &Life) -> bool {
@@ -112,7 +141,7 @@ impl Judge {
     }
 
     /// A checkpoint was committed to the table.
-    pub fn checkpointed(&mut self, life: &Life, shard: &ShardId, checkpoint: &Checkpoint) {
+    pub fn checkpointed(&mut self, life: &Life, shard: &ShardId, checkpoint: &Checkpoint, at: Duration) {
         let entry = &self.shards[shard];
         if entry.owner.as_ref() != Some(life) {
             let what =
@@ -150,7 +179,9 @@ impl Judge {
                 return self.broken("a child is forgotten", what);
             }
         }
-        self.shards.get_mut(shard).unwrap().checkpoint = Some(checkpoint.clone());
+        let entry = self.shards.get_mut(shard).unwrap();
+        entry.checkpoint = Some(checkpoint.clone());
+        entry.ended = checkpoint.is_end().then(|| entry.ended.unwrap_or(at));
     }
 
     /// What is still to be done: `None` when every record is finished and every shard rightly held.

@@ -1,5 +1,5 @@
 //! Thousands of schedules of whole consumers around one lease table and one stream, each from a seed:
-//! crashes, restarts, partitions, slow and skewed clocks, splits, merges, and a DynamoDB whose answers are
+//! crashes, restarts, processes that stand still and wake, partitions, slow and skewed clocks, splits, merges, and a DynamoDB whose answers are
 //! late, lost or doubled. The consumers are the real ones; only the network below them is simulated, and time
 //! is virtual, so that a run takes milliseconds and is the same again for the same seed.
 //!
@@ -112,6 +112,11 @@ fn claims_without_their_condition_are_caught() {
         Broken::ClaimCondition,
         &["without the lease", "interleave", "moved back", "changed hands", "repeated"],
     );
+}
+
+#[test]
+fn claims_settled_by_owner_and_counter_alone_are_caught() {
+    is_caught(Broken::ClaimSettlement, &["moved back"]);
 }
 
 #[test]

@@ -58,6 +58,8 @@ struct Shape {
     busy: bool,
     workers: u32,
     checkpoint_interval: Duration,
+    /// As in a fleet with workers of the KCL: each lease is renewed.
+    renewed: bool,
 }
 
 struct Running {
@@ -101,6 +103,7 @@ impl Sim {
             busy: rng.random_bool(0.3),
             workers: rng.random_range(1..=4),
             checkpoint_interval: Duration::from_millis(rng.random_range(0..3) * 500),
+            renewed: rng.random_bool(0.2),
         };
         let shared = Shared::new(faults, broken);
         let shards = rng.random_range(1..=5);
@@ -130,6 +133,7 @@ impl Sim {
         while self.shared.now() < TROUBLE {
             sleep(Duration::from_millis(self.rng.random_range(20..400))).await;
             self.load();
+            self.expire();
             if self.rng.random_bool(0.12) {
                 self.trouble().await;
             }
@@ -152,6 +156,7 @@ impl Sim {
         loop {
             sleep(Duration::from_millis(500)).await;
             self.bring_back();
+            self.expire();
             self.check()?;
             if self.shape.busy && self.shared.now() < began + RECOVERY - Duration::from_secs(3) {
                 self.load();
@@ -197,6 +202,11 @@ impl Sim {
         Ok(())
     }
 
+    fn expire(&self) {
+        let now = self.shared.now();
+        self.shared.lock().expire(now);
+    }
+
     fn load(&mut self) {
         let now = self.shared.now().as_millis() as u64;
         let mut world = self.shared.lock();
@@ -230,8 +240,20 @@ impl Sim {
                 }
             }
             60..75 => self.reshard(true),
-            75..85 => self.reshard(false),
-            85..92 => {
+            75..84 => self.reshard(false),
+            84..88 if !self.shape.gentle => {
+                // Back at once under its name, while what it sent before is still on its way.
+                self.kill(&name).await;
+                self.start(&name);
+            }
+            88..93 if !self.shape.gentle => {
+                let span = Duration::from_millis(self.rng.random_range(500..12_000));
+                if let Some(running) = self.running.get(&name) {
+                    self.shared.trace(format_args!("-- {name} stands still for {span:?}"));
+                    running.line.freeze(span);
+                }
+            }
+            93..98 => {
                 self.reshard(true);
                 self.reshard(true);
                 self.reshard(false);
@@ -287,6 +309,7 @@ impl Sim {
         config.drain_timeout = span(6_000);
         config.startup_timeout = span(60_000);
         config.checkpoint_interval = self.shape.checkpoint_interval;
+        config.renew_leases_every = self.shape.renewed.then(|| span(3_000));
         config.dedup_window = if self.shape.dedup { span(60_000) } else { Duration::ZERO };
         config.max_batch_records = 5;
         config.handler_retry = HandlerRetry { attempts: 1_000, ..HandlerRetry::default() };

@@ -65,6 +65,7 @@ impl SimStore {
         &self,
         op: impl Fn(&mut World, Duration) -> Result<T, Error> + Send + 'static,
     ) -> Result<T, Error> {
+        self.line.awake().await;
         let (line, (answer, answered)) = (self.line.clone(), oneshot::channel());
         tokio::spawn(async move {
             let faults = line.faults();
@@ -100,7 +101,9 @@ impl SimStore {
             let _ = answer.send(result);
         });
         // A lost answer is waited for as long as the caller likes.
-        match answered.await {
+        let answered = answered.await;
+        self.line.awake().await;
+        match answered {
             Ok(result) => result,
             Err(_) => std::future::pending().await,
         }
@@ -172,6 +175,7 @@ impl LeaseStore for SimStore {
             seen.parents = self.line.shared.lock().tables.leases[&seen.shard].parents.clone();
         }
         let careless = self.broken(Broken::ClaimCondition);
+        let settled_by_counter = self.broken(Broken::ClaimSettlement);
         self.call(move |world, now| {
             let switched = seen.owner.as_ref() != Some(&worker);
             let claimed = Lease {
@@ -191,7 +195,7 @@ impl LeaseStore for SimStore {
                     world.judge.claimed(&seen.shard, &life, now);
                     return Ok(world.tables.leases[&seen.shard].clone());
                 }
-            } else if *lease != claimed {
+            } else if *lease != claimed && !(settled_by_counter && lease.holding() == claimed.holding()) {
                 // As the table does where the answer to the very same write was lost.
                 return Err(conflict(&seen.shard));
             } else if world.judge.is_of_a_later_life(&seen.shard, &life) {
@@ -226,13 +230,50 @@ impl LeaseStore for SimStore {
                 }
                 let text = checkpoint.text();
                 trace(world, now, &life, format_args!("checkpoints {shard} {text}/{}", checkpoint.sub()));
-                world.judge.checkpointed(&life, shard, &checkpoint);
+                world.judge.checkpointed(&life, shard, &checkpoint, now);
                 return Ok(next);
             }
             match lease.holding().as_ref() == Some(&next) && lease.checkpoint == checkpoint {
                 true => Ok(next),
                 false => Err(conflict(shard)),
             }
+        })
+        .await
+    }
+
+    async fn renew(&self, holding: &Holding) -> Result<Holding, Error> {
+        let (holding, life) = (holding.clone(), self.line.life.clone());
+        self.call(move |world, now| {
+            let next = Holding { counter: holding.counter + 1, ..holding.clone() };
+            let shard = &holding.shard;
+            let lease = world.tables.leases.get_mut(shard).ok_or_else(|| conflict(shard))?;
+            if lease.holding().as_ref() == Some(&holding) {
+                lease.counter += 1;
+                trace(world, now, &life, format_args!("renews {shard}"));
+                world.judge.renewed(&life, shard);
+                return Ok(next);
+            }
+            match lease.holding().as_ref() == Some(&next) {
+                true => Ok(next),
+                false => Err(conflict(shard)),
+            }
+        })
+        .await
+    }
+
+    async fn delete(&self, seen: &Lease) -> Result<bool, Error> {
+        let (seen, life) = (seen.clone(), self.line.life.clone());
+        self.call(move |world, now| {
+            let shard = &seen.shard;
+            let lease = world.tables.leases.get(shard);
+            let unchanged = lease
+                .is_some_and(|lease| (lease.counter, &lease.checkpoint) == (seen.counter, &seen.checkpoint));
+            if unchanged {
+                trace(world, now, &life, format_args!("removes {shard}"));
+                world.judge.removed(shard);
+                world.tables.leases.remove(shard);
+            }
+            Ok(unchanged)
         })
         .await
     }

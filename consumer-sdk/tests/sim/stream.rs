@@ -18,6 +18,9 @@ use tokio_util::sync::CancellationToken;
 
 use crate::world::{Line, World};
 
+/// How long a shard that was read to its end stays: longer than any call is under way.
+const RETENTION: Duration = Duration::from_secs(20);
+
 #[derive(Debug)]
 struct Shard {
     info: ShardInfo,
@@ -82,6 +85,12 @@ impl World {
         shard.news.notify_waiters();
     }
 
+    /// Drops the shards that were read to their end so long ago, as the service does after the retention.
+    pub fn expire(&mut self, now: Duration) {
+        let judge = &self.judge;
+        self.stream.shards.retain(|id, _| judge.ended(id).is_none_or(|ended| now < ended + RETENTION));
+    }
+
     fn close(&mut self, shards: &[ShardId], children: Vec<ShardInfo>) {
         self.stream.sequence += 1;
         for id in shards {
@@ -127,8 +136,8 @@ pub fn number(sequence: &SequenceNumber) -> u64 {
 }
 
 impl Stream {
-    fn after(&self, shard: &ShardId, after: u64, most: usize) -> (Event, u64) {
-        let found = &self.shards[shard];
+    fn after(&self, shard: &ShardId, after: u64, most: usize) -> Result<(Event, u64), Error> {
+        let found = self.found(shard)?;
         let first = found.records.partition_point(|(n, _)| *n <= after);
         let unread = &found.records[first..];
         let records: Vec<RawRecord> = unread.iter().take(most).map(|(_, record)| record.clone()).collect();
@@ -144,7 +153,12 @@ impl Stream {
             millis_behind: if more { 1000 } else { 0 },
             end: ended.then(|| found.children.clone()),
         };
-        (event, reached)
+        Ok((event, reached))
+    }
+
+    fn found(&self, shard: &ShardId) -> Result<&Shard, Error> {
+        let gone = || Error::NotFound { operation: "a read", message: format!("{shard} has expired") };
+        self.shards.get(shard).ok_or_else(gone)
     }
 
     fn begin(&self, from: &ReadFrom) -> u64 {
@@ -165,6 +179,7 @@ pub struct SimStreams {
 
 impl SimStreams {
     async fn call(&self, operation: &'static str) -> Result<(), Error> {
+        self.line.awake().await;
         self.line.leg().await;
         if let Some(until) = self.line.is_cut_from_streams() {
             sleep_until(until).await;
@@ -185,18 +200,26 @@ impl SimStreams {
     /// The next event of a subscription; the subscription's end is `None`.
     async fn event(&self, reading: &mut Reading) -> Option<Result<Event, Error>> {
         let idle = Instant::now() + Duration::from_secs(5);
-        let news = self.line.shared.lock().stream.shards[&reading.shard].news.clone();
+        let news = match self.line.shared.lock().stream.found(&reading.shard) {
+            Ok(shard) => shard.news.clone(),
+            Err(error) => return Some(Err(error)),
+        };
         loop {
             let notified = news.notified();
             tokio::pin!(notified);
             notified.as_mut().enable();
-            let (event, reached) = self.line.shared.lock().stream.after(&reading.shard, reading.position, 10);
+            let found = self.line.shared.lock().stream.after(&reading.shard, reading.position, 10);
+            let (event, reached) = match found {
+                Ok(found) => found,
+                Err(error) => return Some(Err(error)),
+            };
             let quiet = event.records.is_empty() && event.end.is_none();
             if !quiet || reading.first || Instant::now() >= idle {
                 self.line.leg().await;
                 if let Some(until) = self.line.is_cut_from_streams() {
                     sleep_until(until).await;
                 }
+                self.line.awake().await;
                 if reading.superseded.is_cancelled() {
                     continue;
                 }
@@ -268,6 +291,7 @@ impl Streams for SimStreams {
         let position = {
             let mut world = self.line.shared.lock();
             let position = world.stream.begin(from);
+            world.stream.found(shard)?;
             let subscriber = &mut world.stream.shards.get_mut(shard).unwrap().subscriber;
             if let Some((since, before)) = subscriber {
                 if since.elapsed() < Duration::from_secs(5) {
@@ -302,14 +326,16 @@ impl Streams for SimStreams {
 
     async fn iterator(&self, shard: &ShardId, from: &ReadFrom) -> Result<String, Error> {
         self.call("GetShardIterator").await?;
-        Ok(format!("{shard}|{}", self.line.shared.lock().stream.begin(from)))
+        let world = self.line.shared.lock();
+        world.stream.found(shard)?;
+        Ok(format!("{shard}|{}", world.stream.begin(from)))
     }
 
     async fn records(&self, iterator: &str, most: usize) -> Result<Page, Error> {
         self.call("GetRecords").await?;
         let (shard, after) = iterator.split_once('|').unwrap();
         let world = self.line.shared.lock();
-        let (mut event, reached) = world.stream.after(&shard.into(), after.parse().unwrap(), most.min(20));
+        let (mut event, reached) = world.stream.after(&shard.into(), after.parse().unwrap(), most.min(20))?;
         event.continuation = None;
         let next = event.end.is_none().then(|| format!("{shard}|{reached}"));
         Ok(Page { event, next })
@@ -322,5 +348,6 @@ pub async fn work(line: &Line) -> bool {
     let most = if line.happens(faults.handler_slow) { 4_000_000 } else { 5_000 };
     let delay = line.draw(0..most);
     sleep(Duration::from_micros(delay)).await;
+    line.awake().await;
     !line.happens(faults.handler_fails)
 }

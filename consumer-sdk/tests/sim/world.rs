@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, sleep_until};
 
 use crate::judge::{Judge, Life};
 use crate::store::Tables;
@@ -42,6 +42,8 @@ pub enum Broken {
     CheckpointCondition,
     /// Claims succeed whatever the claimer saw.
     ClaimCondition,
+    /// A refused claim counts as made where owner and counter are those it would have written.
+    ClaimSettlement,
     /// Leases do not tell their parents.
     ParentRule,
     /// Handlers say that they are done before they are.
@@ -103,6 +105,7 @@ pub struct Line {
     pub shared: Shared,
     rng: Arc<Mutex<StdRng>>,
     cut: Arc<Mutex<Cut>>,
+    frozen: Arc<Mutex<Instant>>,
     lag: Arc<Mutex<Lag>>,
 }
 
@@ -128,12 +131,29 @@ impl Line {
             shared,
             rng: Arc::new(Mutex::new(StdRng::seed_from_u64(seed))),
             cut: Arc::new(Mutex::new(cut)),
+            frozen: Arc::new(Mutex::new(shared_started)),
             lag: Arc::new(Mutex::new(Lag { then: shared_started, until: shared_started })),
         }
     }
 
     pub fn cut(&self, span: Duration, streams_too: bool) {
         *self.cut.lock().unwrap() = Cut { until: Instant::now() + span, streams_too };
+    }
+
+    /// The process stands still for so long: it sends nothing, hears nothing, and works on nothing.
+    pub fn freeze(&self, span: Duration) {
+        *self.frozen.lock().unwrap() = Instant::now() + span;
+    }
+
+    /// Waits while the process stands still.
+    pub async fn awake(&self) {
+        loop {
+            let until = *self.frozen.lock().unwrap();
+            if Instant::now() >= until {
+                return;
+            }
+            sleep_until(until).await;
+        }
     }
 
     pub fn is_cut(&self) -> Option<Instant> {

@@ -2,6 +2,7 @@
 // Each test binary uses its part of this, and none exports it.
 #![allow(dead_code, unused_imports, unreachable_pub)]
 
+pub mod sockets;
 mod store;
 mod streams;
 

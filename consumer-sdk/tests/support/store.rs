@@ -22,17 +22,23 @@ struct Tables {
 pub struct FakeStore {
     tables: Arc<Mutex<Tables>>,
     cut: Arc<AtomicBool>,
+    refuses_renewals: Arc<AtomicBool>,
 }
 
 impl FakeStore {
     /// The same table for another worker, with a line of its own.
     pub fn another(&self) -> Self {
-        Self { tables: self.tables.clone(), cut: Arc::default() }
+        Self { tables: self.tables.clone(), ..Self::default() }
     }
 
     /// From now on nothing is answered on this line.
     pub fn cut(&self, cut: bool) {
         self.cut.store(cut, Ordering::SeqCst);
+    }
+
+    /// From now on renewals of leases are not answered on this line.
+    pub fn refuse_renewals(&self, refuse: bool) {
+        self.refuses_renewals.store(refuse, Ordering::SeqCst);
     }
 
     pub fn get(&self, shard: &str) -> Option<Lease> {
@@ -145,6 +151,21 @@ impl LeaseStore for FakeStore {
     ) -> Result<Holding, Error> {
         self.change(holding, |lease| lease.pending = Some(pending.clone())).await?;
         Ok(Holding { counter: holding.counter + 1, ..holding.clone() })
+    }
+
+    async fn renew(&self, holding: &Holding) -> Result<Holding, Error> {
+        if self.refuses_renewals.load(Ordering::SeqCst) {
+            std::future::pending::<()>().await;
+        }
+        self.change(holding, |_| ()).await?;
+        Ok(Holding { counter: holding.counter + 1, ..holding.clone() })
+    }
+
+    async fn delete(&self, seen: &Lease) -> Result<bool, Error> {
+        self.line().await;
+        let mut tables = self.tables.lock().unwrap();
+        let unchanged = tables.leases.get(&seen.shard).is_some_and(|lease| lease.counter == seen.counter);
+        Ok(unchanged && tables.leases.remove(&seen.shard).is_some())
     }
 
     async fn release(&self, holding: &Holding) -> Result<(), Error> {

@@ -46,6 +46,8 @@ pub struct FakeStreams {
     pub read_fails: Arc<Mutex<Option<Error>>>,
     /// What registrations fail with.
     pub register_fails: Arc<Mutex<Option<Error>>>,
+    /// Until when a consumer that was registered before is being deleted.
+    pub deleted_at: Arc<Mutex<Option<Instant>>>,
     /// What subscriptions fail with.
     pub subscribe_fails: Arc<Mutex<Option<Error>>>,
     /// The next so many plain reads find their iterator expired.
@@ -86,6 +88,7 @@ impl FakeStreams {
             session: Duration::from_secs(300),
             read_fails: Arc::default(),
             register_fails: Arc::default(),
+            deleted_at: Arc::default(),
             subscribe_fails: Arc::default(),
             expires: Arc::default(),
             throttles: Arc::default(),
@@ -150,6 +153,13 @@ impl FakeStreams {
     pub fn expire(&self, shard: &str) {
         self.stream.lock().unwrap().shards.remove(&ShardId::from(shard)).unwrap();
         self.changed();
+    }
+
+    /// Drops the shard's records up to this one, as when the trim horizon passes them.
+    pub fn trim(&self, shard: &str, up_to: u64) {
+        let mut stream = self.stream.lock().unwrap();
+        let shard = stream.shards.get_mut(&ShardId::from(shard)).unwrap();
+        shard.records.retain(|record| number(&record.sequence_number) > up_to);
     }
 
     fn changed(&self) {
@@ -237,6 +247,10 @@ impl Streams for FakeStreams {
     }
 
     async fn consumer(&self, _: &str, _: &ConsumerId) -> Result<Option<Registered>, Error> {
+        if self.deleted_at.lock().unwrap().is_some_and(|at| Instant::now() < at) {
+            let state = Registration::Deleting;
+            return Ok(Some(Registered { arn: "arn:consumer".to_owned(), state }));
+        }
         let registered = self.stream.lock().unwrap().registered;
         Ok(registered.map(|since| Registered {
             arn: "arn:consumer".to_owned(),

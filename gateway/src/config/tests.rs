@@ -208,3 +208,80 @@ fn credentials_are_not_taken_in_the_clear_beyond_loopback() {
     config.principals.clear();
     assert_eq!(config.validate().unwrap_err().code(), "listen-exposed");
 }
+
+#[test]
+fn a_spools_settings_are_checked_on_both_sides_of_their_bounds() {
+    let with = |settings: &str| {
+        let directory = if settings.contains("directory") { "" } else { "directory = \"/s\"\n" };
+        load(
+            &format!("[[streams]]\nname = \"a\"\nack = \"spool\"\n[streams.spool]\n{directory}{settings}\n"),
+            &[],
+        )
+    };
+    with("").unwrap();
+    for (setting, low, high) in [
+        ("segment_bytes", 1_048_576_u64, 1_073_741_824_u64),
+        ("commit_bytes", 65_536, 33_554_432),
+        ("commit_linger_ms", 0, 1_000),
+        ("pending_bytes", 20_971_520, 1_073_741_824),
+    ] {
+        for good in [low, high] {
+            with(&format!("max_bytes = 1099511627776\n{setting} = {good}")).unwrap();
+        }
+        for bad in [low.checked_sub(1), Some(high + 1)].into_iter().flatten() {
+            let error =
+                with(&format!("max_bytes = 1099511627776\n{setting} = {bad}")).unwrap_err().to_string();
+            assert!(error.contains(setting) && error.contains(&bad.to_string()), "{error}");
+        }
+    }
+    let segments = 67_108_864_u64;
+    with(&format!("max_bytes = {}", 4 * segments)).unwrap();
+    assert!(
+        with(&format!("max_bytes = {}", 4 * segments - 1)).unwrap_err().to_string().contains("max_bytes")
+    );
+    assert!(with("max_bytes = 1099511627777").unwrap_err().to_string().contains("max_bytes"));
+    assert!(with("directory = \"\"").unwrap_err().to_string().contains("spool.directory"));
+}
+
+#[test]
+fn protect_rules_are_checked_on_both_sides_of_their_bounds() {
+    let with = |rules: &str| {
+        load(&format!("[[streams]]\nname = \"a\"\n[streams.protect]\nkeys = \"/k\"\n{rules}"), &[])
+    };
+    let rule = |pointer: &str, rest: &str| {
+        format!("[[streams.protect.rules]]\npointer = \"{pointer}\"\naction = \"{rest}\n")
+    };
+    let drops = |pointer: &str| rule(pointer, "drop\"");
+    let longest = format!("/{}", "p".repeat(1023));
+    for good in [
+        drops("/a"),
+        drops(&longest),
+        drops("/a~0b~1c"),
+        drops("/a").repeat(256),
+        rule("", "hash\"\nkey = \"k\""),
+        rule("/a", "drop\"\nwhen = { header = \"h\" }"),
+    ] {
+        with(&good).unwrap();
+    }
+    for (bad, said) in [
+        ("rules = []\n".to_owned(), "1 to 256 rules"),
+        (drops("/a").repeat(257), "1 to 256 rules"),
+        (drops(&format!("{longest}p")), "1,024 bytes"),
+        (drops("a"), "begin with '/'"),
+        (drops("/a~2"), "~0 and ~1"),
+        (drops("/a~"), "~0 and ~1"),
+        (drops(""), "whole payload"),
+        (rule("/a", "drop\"\nkey = \"k\""), "remove key"),
+        (rule("/a", "hash\""), "take a key"),
+        (rule("/a", "encrypt\""), "take a key"),
+        (rule("/a", "drop\"\nwhen = { header = \"\" }"), "no header"),
+    ] {
+        let error = with(&bad).unwrap_err().to_string();
+        assert!(error.contains(said), "{error}");
+    }
+    let keyless = load(
+        &format!("[[streams]]\nname = \"a\"\n[streams.protect]\n{}", rule("/a", "hash\"\nkey = \"k\"")),
+        &[],
+    );
+    assert!(keyless.unwrap_err().to_string().contains("protect.keys"));
+}

@@ -26,31 +26,28 @@
 //! because parsers differ in which they believe. Rules and keys are read again at a reload. Keys and headers of records are not protected: they are for
 //! routing, and belong to the sender.
 //!
-//! Consumers turn encrypted values back with [`reveal`]; the formats are those of `seal`, below.
+//! Consumers turn encrypted values back with [`reveal`], which needs no gateway: the formats, the keys and `reveal`
+//! itself are those of [`headworks_record::protected`].
 //!
-//! A hash is the text `hwhash1:<key id>:<hash>`, the hash being HMAC-SHA-256 in base64url without padding of `string`,
-//! a zero byte and the text of a string with its escapes resolved, or of `json`, a zero byte and any other
-//! value as it stands.
-//!
-//! An encryption is `hwenc1:` and, in base64url without padding, an envelope: version (1), key id behind a
-//! one-byte length, the rule's pointer and the wrapped data key each behind a two-byte length (big-endian), a nonce of
-//! 12 bytes, and the value as it stood under AES-256-GCM with its tag of 16 bytes. What stands before the nonce is
-//! authenticated along. Data keys change every five minutes; under a local key they are wrapped with AES-256-GCM (nonce, key,
-//! tag), the key id authenticated along.
+//! With the feature `kms`, keys may be AWS KMS's: the gateway asks it for a data key at the start, and for another
+//! every five minutes. While KMS cannot be reached, the last one is used for up to an hour; after that, records with such
+//! values are refused until KMS is back.
 
-mod json;
-#[cfg(test)]
-mod json_tests;
-mod keys;
+#[cfg(feature = "kms")]
+pub mod kms;
 mod part;
-mod reveal;
 mod rule;
-mod seal;
+#[cfg(feature = "kms")]
+mod service;
 #[cfg(test)]
 mod tests;
 
-pub use self::keys::{Keys, KeysError};
-pub(crate) use self::part::{Fields, load};
-pub use self::reveal::{DataKeys, RevealError, envelopes, reveal};
+pub use headworks_record::protected::{
+    DataKeys, Envelope, HASH_PREFIX, KEY_BYTES, Keys, KeysError, RevealError, SEAL_PREFIX, SealError,
+    envelopes, reveal,
+};
+
+pub(crate) use self::part::{Fields, load, reload};
 pub use self::rule::{Protection, Refused};
-pub use self::seal::{Envelope, HASH_PREFIX, KEY_BYTES, SEAL_PREFIX};
+#[cfg(feature = "kms")]
+pub(crate) use self::service::KeyService;

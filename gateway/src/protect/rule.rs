@@ -4,10 +4,9 @@ use std::ops::Range;
 
 use bytes::Bytes;
 use headworks_record::Headers;
+use headworks_record::protected::json::{self, Step, Visitor};
+use headworks_record::protected::{Key, Keys, KeysError, SealError, ServiceKey, Use};
 
-use super::json::{self, Step, Visitor};
-use super::keys::{Key, Keys, KeysError};
-use super::seal;
 use crate::config::{Action, Otherwise, ProtectConfig, RuleConfig, When};
 
 /// Why a record is refused. Nothing of its payload is told.
@@ -38,13 +37,13 @@ pub enum Refused {
         /// The limit.
         limit: usize,
     },
-    /// The cryptography failed.
-    #[error(
-        "the value at {pointer:?} could not be protected; the gateway has no randomness or is defective, use another one"
-    )]
-    Failed {
+    /// A value cannot be protected now.
+    #[error("the value at {pointer:?}: {source}")]
+    Seal {
         /// The rule's pointer.
         pointer: String,
+        /// Why.
+        source: SealError,
     },
 }
 
@@ -55,13 +54,13 @@ impl Refused {
             Refused::NotJson { .. } => "payload-not-json",
             Refused::Missing { .. } => "protected-field-missing",
             Refused::TooLarge { .. } => "record-too-large",
-            Refused::Failed { .. } => "internal",
+            Refused::Seal { source, .. } => source.code(),
         }
     }
 
     /// Whether the same record may be taken later.
     pub fn is_retryable(&self) -> bool {
-        matches!(self, Refused::Failed { .. })
+        matches!(self, Refused::Seal { source, .. } if source.is_retryable())
     }
 }
 
@@ -80,24 +79,16 @@ struct Rule {
     missing: Otherwise,
 }
 
+#[derive(Debug)]
 enum How {
     Drop,
-    With(String, Key),
-}
-
-impl std::fmt::Debug for How {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            How::Drop => f.write_str("Drop"),
-            How::With(id, Key::Hash(_)) => f.debug_tuple("Hash").field(id).finish(),
-            How::With(id, Key::Encrypt(_)) => f.debug_tuple("Encrypt").field(id).finish(),
-        }
-    }
+    With(Key),
 }
 
 /// The protection of one stream.
 #[derive(Debug, Default)]
 pub struct Protection {
+    keys: Keys,
     rules: Vec<Rule>,
     not_json: Otherwise,
 }
@@ -105,9 +96,22 @@ pub struct Protection {
 impl Protection {
     /// Reads the keys and makes the rules ready. Blocking.
     pub fn load(config: &ProtectConfig) -> Result<Self, KeysError> {
-        let keys = config.keys.as_deref().map(Keys::load).transpose()?.unwrap_or_default();
+        Self::load_after(config, &Self::default())
+    }
+
+    /// As [`Protection::load`], in place of another protection, whose data keys of a key service stay in use.
+    pub(crate) fn load_after(config: &ProtectConfig, before: &Self) -> Result<Self, KeysError> {
+        let mut keys = config.keys.as_deref().map(Keys::load).transpose()?.unwrap_or_default();
+        keys.adopt(&before.keys);
         let rules = config.rules.iter().map(|rule| Rule::new(rule, &keys)).collect::<Result<_, _>>()?;
-        Ok(Self { rules, not_json: config.not_json })
+        Ok(Self { keys, rules, not_json: config.not_json })
+    }
+
+    /// The keys that rules use and whose data keys a key service makes.
+    pub(crate) fn services(&self) -> Vec<ServiceKey> {
+        let used =
+            |id: &str| self.rules.iter().any(|rule| matches!(&rule.how, How::With(key) if key.id() == id));
+        self.keys.services().filter(|key| used(key.id())).collect()
     }
 
     /// The payload as it may leave the gateway. What no rule names stays byte for byte. What takes the place of
@@ -158,10 +162,11 @@ impl Rule {
             (action, id) => {
                 let id = id.unwrap_or_default();
                 let bad = |reason| KeysError::Key { id: id.to_owned(), reason };
-                match (action, keys.get(id)) {
-                    (_, None) => return Err(bad("a rule names it, and it is not in the file of keys")),
-                    (Action::Hash, Some(key @ Key::Hash(_)))
-                    | (Action::Encrypt, Some(key @ Key::Encrypt(_))) => How::With(id.to_owned(), key.clone()),
+                let Some(key) = keys.get(id) else {
+                    return Err(bad("a rule names it, and it is not in the file of keys"));
+                };
+                match (action, key.usage()) {
+                    (Action::Hash, Use::Hash) | (Action::Encrypt, Use::Encrypt) => How::With(key.clone()),
                     _ => return Err(bad("a rule uses it for something else than its `use` says")),
                 }
             }
@@ -194,14 +199,11 @@ impl Rule {
     }
 
     /// The text in place of a value.
-    fn replacement(&self, value: &[u8]) -> Result<Vec<u8>, seal::Failed> {
-        let text = match &self.how {
-            How::Drop => return Ok(b"null".to_vec()),
-            How::With(id, Key::Hash(key)) => seal::hash(key, id, value),
-            How::With(id, Key::Encrypt(key)) => key.data_key(id)?.seal(id, &self.pointer, value)?,
-        };
-        // Neither prefix, id nor base64url has anything to escape.
-        Ok(format!("\"{text}\"").into_bytes())
+    fn replacement(&self, value: &[u8]) -> Result<Vec<u8>, SealError> {
+        match &self.how {
+            How::Drop => Ok(b"null".to_vec()),
+            How::With(key) => Ok(format!("\"{}\"", key.protect(&self.pointer, value)?).into_bytes()),
+        }
     }
 }
 
@@ -246,7 +248,7 @@ impl Over<'_, '_, '_> {
                 }
                 search.parts.push((range, with));
             }
-            Err(seal::Failed) => search.failed = Some(Refused::Failed { pointer: rule.pointer.clone() }),
+            Err(source) => search.failed = Some(Refused::Seal { pointer: rule.pointer.clone(), source }),
         }
     }
 }

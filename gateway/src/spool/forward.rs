@@ -80,10 +80,10 @@ impl Forwarder {
             // Only a runtime that ends loses the task.
             let (reader, read) = spawn_blocking(move || read(reader, position)).await.ok()?;
             self.reader = reader;
+            self.state.read_back(read.is_ok());
             match read {
                 Ok(stretch) => return Some(stretch),
                 Err(reason) => {
-                    self.state.counters.unreadable.fetch_add(1, Ordering::Relaxed);
                     error!(
                         stream = self.state.stream,
                         "the spool cannot be read back, and stands still: {reason}"
@@ -180,6 +180,7 @@ impl Settle {
             let reader = std::mem::replace(&mut self.reader, reader);
             let first = self.first;
             let (_, read) = spawn_blocking(move || read(reader, first)).await.ok()?;
+            self.state.read_back(read.is_ok());
             match read {
                 Ok(stretch) => {
                     let mut records: Vec<Option<Record>> = stretch.records.into_iter().map(Some).collect();
@@ -187,7 +188,6 @@ impl Settle {
                     return self.writer.put(puts(left)).await.ok();
                 }
                 Err(reason) => {
-                    self.state.counters.unreadable.fetch_add(1, Ordering::Relaxed);
                     error!(stream = self.state.stream, "the spool cannot be read back: {reason}");
                     sleep(PAUSE).await;
                 }

@@ -24,10 +24,10 @@
 mod disk;
 mod forward;
 mod handle;
+pub(crate) mod latency;
 mod log;
 #[cfg(test)]
 mod log_tests;
-pub(crate) mod metric;
 mod read;
 mod recover;
 mod segment;

@@ -29,8 +29,11 @@ use crate::config::SpoolConfig;
 
 /// Batches that wait for the task; their bytes are bounded as well.
 pub(super) const QUEUE: usize = 1024;
-/// How long after it changed the progress is written where no record takes it along.
+/// How long after it changed the progress is written where no record takes it along: until then, a crash has what was
+/// settled put again.
 const PROGRESS: Duration = Duration::from_millis(500);
+/// The same once nothing waits any more, and the disk has nothing else to do.
+const IDLE_PROGRESS: Duration = Duration::from_millis(50);
 /// The file that says who uses the directory.
 const LOCK: &str = "lock";
 
@@ -159,8 +162,12 @@ pub(super) async fn commit(
     let mut carried: Option<Append> = None;
     let mut progress_at: Option<Instant> = None;
     loop {
-        let due = *settled.borrow_and_update() > log.done();
-        progress_at = if due { progress_at.or_else(|| Some(Instant::now() + PROGRESS)) } else { None };
+        let now = *settled.borrow_and_update();
+        progress_at = (now > log.done()).then(|| {
+            let idle = now == *state.durable.borrow();
+            let at = Instant::now() + if idle { IDLE_PROGRESS } else { PROGRESS };
+            progress_at.map_or(at, |before| before.min(at))
+        });
         let first = match carried.take() {
             Some(append) => Some(append),
             None => tokio::select! {
@@ -169,7 +176,7 @@ pub(super) async fn commit(
                     None => return Some(log),
                 },
                 () = sleep_until(progress_at.unwrap_or_else(Instant::now)), if progress_at.is_some() => None,
-                Ok(()) = settled.changed(), if progress_at.is_none() => continue,
+                Ok(()) = settled.changed() => continue,
                 () = shutdown.cancelled(), if !queue.is_closed() => {
                     queue.close();
                     continue;
@@ -227,10 +234,7 @@ fn answer(written: Result<Commit, JoinError>, state: &State, time_ms: u64) -> Op
     let records: u64 = batches.iter().map(|batch| batch.records.len() as u64).sum();
     match result {
         Ok(Appended { first, synced_in, poisoned }) => {
-            let micros = synced_in.as_micros() as u64;
-            counters.syncs.fetch_add(1, Ordering::Relaxed);
-            counters.sync_micros.fetch_add(micros, Ordering::Relaxed);
-            counters.slowest_sync_micros.fetch_max(micros, Ordering::Relaxed);
+            counters.syncs.record(synced_in);
             counters.appended.fetch_add(records, Ordering::Relaxed);
             counters.poisoned.fetch_add(poisoned as u64, Ordering::Relaxed);
             if poisoned > 0 {

@@ -8,6 +8,8 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use headworks_record::Record;
 use tokio::sync::{Notify, watch};
 
+use super::latency::Latency;
+
 /// Milliseconds since the Unix epoch.
 pub(crate) fn now_ms() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |age| age.as_millis() as u64)
@@ -47,9 +49,7 @@ struct Progress {
 pub(crate) struct Counters {
     pub(crate) appended: AtomicU64,
     pub(crate) failed: AtomicU64,
-    pub(crate) syncs: AtomicU64,
-    pub(crate) sync_micros: AtomicU64,
-    pub(crate) slowest_sync_micros: AtomicU64,
+    pub(crate) syncs: Latency,
     pub(crate) poisoned: AtomicU64,
     pub(crate) refused: AtomicU64,
     pub(crate) unreadable: AtomicU64,
@@ -71,6 +71,8 @@ pub(crate) struct State {
     pub(crate) refusing: AtomicBool,
     /// The disk does not take what is written.
     pub(crate) failing: AtomicBool,
+    /// The disk does not give back what was written.
+    pub(crate) unreadable: AtomicBool,
     space: Mutex<Space>,
     tail: Mutex<Tail>,
     progress: Mutex<Progress>,
@@ -101,6 +103,7 @@ impl State {
             counters: Counters::default(),
             refusing: AtomicBool::new(false),
             failing: AtomicBool::new(false),
+            unreadable: AtomicBool::new(false),
             space: Mutex::new(Space { disk, reserved: 0 }),
             tail: Mutex::default(),
             progress: Mutex::new(Progress { open: BTreeMap::new(), next: found.done + 1 }),
@@ -186,9 +189,17 @@ impl State {
         self.durable.borrow().saturating_sub(settled)
     }
 
+    /// Notes whether the spool could be read back.
+    pub(crate) fn read_back(&self, read: bool) {
+        if !read {
+            self.counters.unreadable.fetch_add(1, Ordering::Relaxed);
+        }
+        self.unreadable.store(!read, Ordering::Relaxed);
+    }
+
     /// Whether somebody has to look.
     pub(crate) fn alarm(&self) -> bool {
-        self.refusing.load(Ordering::Relaxed) || self.failing.load(Ordering::Relaxed)
+        [&self.refusing, &self.failing, &self.unreadable].iter().any(|bad| bad.load(Ordering::Relaxed))
     }
 
     /// How long the oldest of them has waited.

@@ -1,8 +1,6 @@
 //! A gateway over a stream that lives in memory and does what the test says.
 #![allow(dead_code, unreachable_pub)] // Each test file uses its part of it.
 
-pub mod daemon;
-
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;

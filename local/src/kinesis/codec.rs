@@ -67,21 +67,6 @@ impl Codec {
     }
 }
 
-impl Codec {
-    /// Encodes a value that has neither blobs nor times, straight into the body.
-    pub(crate) fn encode_plain<T: Serialize>(self, value: &T) -> Result<Bytes, Error> {
-        match self {
-            Self::Json => self.encode(value),
-            Self::Cbor => {
-                let mut bytes = Vec::new();
-                ciborium::into_writer(value, &mut bytes)
-                    .map_err(|error| Error::Internal(error.to_string()))?;
-                Ok(bytes.into())
-            }
-        }
-    }
-}
-
 /// Bytes in a body.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Blob(pub(crate) Bytes);

@@ -4,6 +4,8 @@ use std::fmt;
 
 use md5::{Digest, Md5};
 
+use super::validate::{HASH_DIGITS, is_number};
+
 /// An inclusive range of hash keys.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct HashRange {
@@ -45,9 +47,7 @@ pub fn hash_of(partition_key: &str) -> u128 {
 /// Reads an explicit hash key: decimal, 0 to 2^128-1, without sign or leading zeros.
 #[must_use]
 pub fn parse_hash(text: &str) -> Option<u128> {
-    let digits = text.bytes().all(|byte| byte.is_ascii_digit());
-    let canonical = text == "0" || !text.starts_with('0');
-    if digits && canonical { text.parse().ok() } else { None }
+    if is_number(text, HASH_DIGITS) { text.parse().ok() } else { None }
 }
 
 /// The `count` equal ranges that the service gives a new stream; the last takes what is left over.

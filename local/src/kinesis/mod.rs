@@ -22,6 +22,7 @@ pub mod stream;
 mod account;
 mod api;
 mod arn;
+mod bodies;
 mod codec;
 mod eventstream;
 mod features;

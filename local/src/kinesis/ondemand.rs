@@ -14,10 +14,13 @@ use super::settings::{WriteLimits, millis};
 use super::shard::Shard;
 use super::stream::{Stream, StreamMode, StreamStatus};
 
+/// The most open shards of one stream: UpdateShardCount's own bound.
+const MAX_SHARDS: u32 = 10_000;
+
 /// How on-demand streams reshard.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct OnDemandScaling {
-    /// For how long load is counted before something is done about it. Default: 1 minute.
+    /// For how long load is counted before something is done about it, at least 1 ms. Default: 1 minute.
     pub period: Duration,
     /// A shard is split above this share of what a shard takes (bytes or records), above 0 up to 1. Default: 0.5.
     pub split_above: f64,
@@ -26,9 +29,9 @@ pub struct OnDemandScaling {
     pub merge_below: f64,
     /// Default: 1 hour.
     pub merge_after: Duration,
-    /// No stream is merged to fewer open shards. Default: 4, as a new stream has.
+    /// No stream is merged to fewer open shards, from 1 to `max_shards`. Default: 4, as a new stream has.
     pub min_shards: u32,
-    /// No stream is split into more open shards. Default: 200, for the 200 MiB/s of the service.
+    /// No stream is split into more open shards, up to 10,000. Default: 200, for the 200 MiB/s of the service.
     pub max_shards: u32,
 }
 
@@ -47,8 +50,11 @@ impl Default for OnDemandScaling {
 
 impl OnDemandScaling {
     pub(crate) fn validate(&self) -> Result<(), String> {
-        if self.period.is_zero() {
-            return Err("on_demand.period is 0: load is counted over some time, such as a minute".to_owned());
+        if self.period < Duration::from_millis(1) {
+            return Err(format!(
+                "on_demand.period is {:?}: it must be at least 1 ms, as load is counted over some time, such as a minute",
+                self.period
+            ));
         }
         if !(self.split_above > 0.0 && self.split_above <= 1.0) {
             return Err(format!(
@@ -66,6 +72,12 @@ impl OnDemandScaling {
             return Err(format!(
                 "on_demand.min_shards is {}: it must be from 1 to max_shards, {}",
                 self.min_shards, self.max_shards
+            ));
+        }
+        if self.max_shards > MAX_SHARDS {
+            return Err(format!(
+                "on_demand.max_shards is {}: it must be up to {MAX_SHARDS}, the most of any stream",
+                self.max_shards
             ));
         }
         Ok(())

@@ -86,20 +86,26 @@ pub fn shard_id(index: u32) -> String {
     format!("shardId-{index:012}")
 }
 
-/// A shard by its number, written as its name without an allocation.
+/// The name of a shard without an allocation.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct ShardName(pub(crate) u32);
+pub(crate) struct ShardName([u8; 20]);
 
-impl serde::Serialize for ShardName {
-    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+impl ShardName {
+    pub(crate) fn new(index: u32) -> Self {
         let mut name = *b"shardId-000000000000";
-        let mut rest = self.0;
-        for digit in name.iter_mut().rev().take(12) {
+        let mut rest = index;
+        for digit in name.iter_mut().rev() {
+            if rest == 0 {
+                break;
+            }
             *digit += (rest % 10) as u8;
             rest /= 10;
         }
-        // ASCII throughout.
-        serializer.serialize_str(std::str::from_utf8(&name).unwrap_or_default())
+        Self(name)
+    }
+
+    pub(crate) fn as_bytes(&self) -> &[u8; 20] {
+        &self.0
     }
 }
 
@@ -120,8 +126,7 @@ mod tests {
     #[test]
     fn names_are_written_alike() {
         for index in [0, 7, 1_234_567_890, u32::MAX] {
-            let written = serde_json::to_value(ShardName(index)).unwrap();
-            assert_eq!(written, shard_id(index));
+            assert_eq!(ShardName::new(index).as_bytes(), shard_id(index).as_bytes());
             assert_eq!(parse_shard_id(&shard_id(index)), Some(index));
         }
     }

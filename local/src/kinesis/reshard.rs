@@ -48,10 +48,12 @@ impl Engine {
         self.flush(mark)
     }
 
-    /// Merges two open shards whose ranges are adjacent, in either order.
+    /// Merges an open shard with the one whose range follows its own.
     ///
     /// # Errors
-    /// As [`Engine::split_shard`], and `InvalidArgument` for shards that are not adjacent.
+    /// As [`Engine::split_shard`], and `InvalidArgument` for shards that are not adjacent. The service wants the lower
+    /// one first: kinesalite's tests, which ran against it, refuse the pair the other way round, and clients of it
+    /// (atlassian/themis, pull request 32) had to bring theirs into this order.
     pub fn merge_shards(&self, stream: &str, shard_id: &str, adjacent_shard_id: &str) -> Result<(), Error> {
         let stream = self.usable(stream)?;
         let now_ms = self.now_ms();
@@ -61,10 +63,10 @@ impl Engine {
         control.require_active(&stream, now_ms)?;
         refuse_on_demand(&stream, control.mode)?;
         let (one, other) = (shard.identity().range, adjacent.identity().range);
-        if !one.is_followed_by(other) && !other.is_followed_by(one) {
+        if !one.is_followed_by(other) {
             return Err(Error::InvalidArgument(format!(
                 "Shards {shard_id} and {adjacent_shard_id} in stream {} under account {} are not an adjacent pair \
-                 of shards eligible for merging.",
+                 of shards eligible for merging: the adjacent shard must begin where the shard to merge ends.",
                 stream.name(),
                 stream.account_id()
             )));

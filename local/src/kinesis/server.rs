@@ -8,7 +8,7 @@ use futures_util::StreamExt;
 use http::header::{CONTENT_TYPE, HeaderValue};
 use http::{Method, Response, StatusCode};
 use http_body_util::combinators::UnsyncBoxBody;
-use http_body_util::{BodyExt, Full, Limited, StreamBody};
+use http_body_util::{BodyExt, Full, StreamBody};
 use hyper::Request;
 use hyper::body::{Frame, Incoming};
 use hyper::service::service_fn;
@@ -16,6 +16,7 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use super::api::{self, Reply};
+use super::bodies::{Bodies, Collected};
 use super::codec::Codec;
 use super::engine::Engine;
 use super::error::Error;
@@ -25,8 +26,6 @@ use crate::http::Dropped;
 
 /// The prefix of every operation's target.
 const TARGET: &str = "Kinesis_20131202.";
-/// The largest request is 10 MiB of data in base64, with keys and punctuation.
-const MAX_BODY: usize = 20 << 20;
 /// How often shards that nobody touches are trimmed.
 const SWEEP: Duration = Duration::from_mins(1);
 
@@ -36,9 +35,10 @@ type ResponseBody = UnsyncBoxBody<Bytes, Dropped>;
 pub async fn run(engine: Arc<Engine>, listener: TcpListener, shutdown: CancellationToken) {
     let service = {
         let (engine, shutdown) = (Arc::clone(&engine), shutdown.clone());
+        let bodies = Arc::new(Bodies::default());
         service_fn(move |request| {
-            let (engine, shutdown) = (Arc::clone(&engine), shutdown.clone());
-            async move { handle(&engine, request, &shutdown).await }
+            let (engine, shutdown, bodies) = (Arc::clone(&engine), shutdown.clone(), Arc::clone(&bodies));
+            async move { handle(&engine, &bodies, request, &shutdown).await }
         })
     };
     tokio::join!(crate::http::serve(listener, service, shutdown.clone()), sweep(&engine, &shutdown));
@@ -63,11 +63,12 @@ async fn sweep(engine: &Arc<Engine>, shutdown: &CancellationToken) {
 
 async fn handle(
     engine: &Arc<Engine>,
+    bodies: &Bodies,
     request: Request<Incoming>,
     shutdown: &CancellationToken,
 ) -> Result<Response<ResponseBody>, Dropped> {
     let codec = codec_of(&request);
-    let answer = answer(engine, request, codec, shutdown).await?;
+    let answer = answer(engine, bodies, request, codec, shutdown).await?;
     Ok(match answer {
         Ok(Reply::Body(body)) => {
             response(StatusCode::OK, codec.unwrap_or(Codec::Json).content_type(), full(body))
@@ -96,11 +97,12 @@ fn codec_of(request: &Request<Incoming>) -> Option<Codec> {
 
 async fn answer(
     engine: &Arc<Engine>,
+    bodies: &Bodies,
     request: Request<Incoming>,
     codec: Option<Codec>,
     shutdown: &CancellationToken,
 ) -> Result<Result<Reply, Error>, Dropped> {
-    let (operation, codec, body) = match read(request, codec).await {
+    let (operation, codec, body) = match read(bodies, request, codec).await {
         Ok(read) => read,
         Err(error) => return Ok(Err(error)),
     };
@@ -137,7 +139,11 @@ async fn answer(
 }
 
 /// The operation, the encoding and the body of a request.
-async fn read(request: Request<Incoming>, codec: Option<Codec>) -> Result<(String, Codec, Bytes), Error> {
+async fn read<'a>(
+    bodies: &'a Bodies,
+    request: Request<Incoming>,
+    codec: Option<Codec>,
+) -> Result<(String, Codec, Collected<'a>), Error> {
     if request.method() != Method::POST {
         return Err(Error::NotOfThisProtocol(format!(
             "{} is no call of the Kinesis API: send POST with the header X-Amz-Target.",
@@ -157,13 +163,7 @@ async fn read(request: Request<Incoming>, codec: Option<Codec>) -> Result<(Strin
             Error::UnknownOperation(format!("X-Amz-Target is {target:?}: expected {TARGET}Operation."))
         })?
         .to_owned();
-    let body = Limited::new(request.into_body(), MAX_BODY)
-        .collect()
-        .await
-        .map_err(|error| {
-            Error::Serialization(format!("The body could not be read (at most {MAX_BODY} bytes): {error}"))
-        })?
-        .to_bytes();
+    let body = bodies.collect(request.into_body()).await?;
     Ok((operation, codec, body))
 }
 

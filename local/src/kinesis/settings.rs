@@ -23,7 +23,7 @@ pub struct Settings {
     /// What one consumer is pushed of one shard, in payload and partition key bytes per second. Default: `None`,
     /// as fast as it reads.
     pub fan_out_bytes_per_second: Option<u64>,
-    /// How many consumers of a stream may be CREATING at once. Default: `None`, any number.
+    /// How many consumers of a stream may be CREATING at once, at least 1. Default: `None`, any number.
     pub consumers_creating: Option<usize>,
     /// Whether operations that are not on records, and `GetShardIterator`, may be called only as often as the
     /// service lets them. Default: `false`.
@@ -32,7 +32,7 @@ pub struct Settings {
     /// before the protocol's own buffers. Over it the oldest records are trimmed, whatever the retention, with a
     /// warning; readers learn of it from [`super::ReadBatch::trimmed`]. Default: `None`, no bound.
     pub max_held_bytes: Option<u64>,
-    /// How many streams of the account may be CREATING at once. Default: `None`, any number.
+    /// How many streams of the account may be CREATING at once, at least 1. Default: `None`, any number.
     pub streams_creating: Option<usize>,
     /// How often a stream may be scaled, switched and encrypted within a day. Default: `None`, as often as one likes.
     pub daily_limits: Option<DailyLimits>,
@@ -40,7 +40,7 @@ pub struct Settings {
     pub on_demand: Option<super::OnDemandScaling>,
     /// How many on-demand streams the account may have. Default: 50.
     pub on_demand_stream_limit: usize,
-    /// How many open shards the account may have. Default: 1,000.
+    /// How many open shards the account may have, at least 1. Default: 1,000.
     pub shard_limit: u32,
     /// How many consumers a stream may have. Default: 20.
     pub consumers_per_stream: usize,
@@ -149,9 +149,7 @@ impl Settings {
         if self.fan_out_bytes_per_second == Some(0) {
             return Err("fan_out_bytes_per_second is 0: set it to None to switch it off".to_owned());
         }
-        if self.consumers_creating == Some(0) {
-            return Err("consumers_creating is 0: no consumer could ever be registered".to_owned());
-        }
+        self.validate_counts()?;
         if let Some(scaling) = &self.on_demand {
             scaling.validate()?;
         }
@@ -161,6 +159,40 @@ impl Settings {
             return Err(format!(
                 "max_held_bytes is {bytes}: it must be at least {MIN_HELD_BYTES}, or one request could not be held"
             ));
+        }
+        Ok(())
+    }
+}
+
+impl Settings {
+    fn validate_counts(&self) -> Result<(), String> {
+        if self.consumers_creating == Some(0) {
+            return Err("consumers_creating is 0: no consumer could ever be registered; set it to None for any number"
+                .to_owned());
+        }
+        if self.streams_creating == Some(0) {
+            return Err(
+                "streams_creating is 0: no stream could ever be created; set it to None for any number"
+                    .to_owned(),
+            );
+        }
+        if self.shard_limit == 0 {
+            return Err("shard_limit is 0: no stream could ever be created; it must be at least 1".to_owned());
+        }
+        if let Some(limits) = self.daily_limits {
+            for (name, value) in [
+                ("scalings", limits.scalings),
+                ("mode_changes", limits.mode_changes),
+                ("encryptions", limits.encryptions),
+            ] {
+                // Each is remembered for a day, with its stream.
+                if !(1..=MAX_DAILY).contains(&value) {
+                    return Err(format!(
+                        "daily_limits.{name} is {value}: it must be from 1 to {MAX_DAILY}; set daily_limits to None to \
+                         switch them off"
+                    ));
+                }
+            }
         }
         Ok(())
     }
@@ -198,11 +230,11 @@ impl ReadRate {
 /// How often a stream may be changed within a rolling day.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct DailyLimits {
-    /// Successful calls of `UpdateShardCount` that change the number of shards.
+    /// Successful calls of `UpdateShardCount` that change the number of shards, 1 to 10,000.
     pub scalings: usize,
-    /// Calls of `UpdateStreamMode` that change the mode.
+    /// Calls of `UpdateStreamMode` that change the mode, 1 to 10,000.
     pub mode_changes: usize,
-    /// Calls of `StartStreamEncryption`, and as many of `StopStreamEncryption`.
+    /// Calls of `StartStreamEncryption`, and as many of `StopStreamEncryption`, 1 to 10,000.
     pub encryptions: usize,
 }
 
@@ -212,10 +244,103 @@ impl DailyLimits {
     pub const AWS: Self = Self { scalings: 10, mode_changes: 2, encryptions: 25 };
 }
 
+/// The most that a daily limit can be set to.
+const MAX_DAILY: usize = 10_000;
+
 /// Two of the largest requests.
 const MIN_HELD_BYTES: u64 = 20 << 20;
 
 /// A duration in whole milliseconds, as the clock counts.
 pub(crate) fn millis(duration: Duration) -> i64 {
     i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::OnDemandScaling;
+    use super::*;
+
+    /// Each change at its bound passes, and the one beyond is refused by name.
+    fn both_sides(name: &str, good: impl Fn(&mut Settings), bad: impl Fn(&mut Settings)) {
+        let mut settings = Settings::aws();
+        good(&mut settings);
+        assert_eq!(settings.validate(), Ok(()), "{name}");
+        bad(&mut settings);
+        let said = settings.validate().unwrap_err();
+        assert!(said.starts_with(&format!("{name} ")), "{said:?} begins with {name}");
+    }
+
+    fn daily(set: impl Fn(&mut DailyLimits)) -> impl Fn(&mut Settings) {
+        move |settings| set(settings.daily_limits.as_mut().unwrap())
+    }
+
+    fn scaling(set: impl Fn(&mut OnDemandScaling)) -> impl Fn(&mut Settings) {
+        move |settings| set(settings.on_demand.as_mut().unwrap())
+    }
+
+    #[test]
+    fn counts_have_bounds() {
+        both_sides(
+            "consumers_creating",
+            |s| s.consumers_creating = Some(1),
+            |s| s.consumers_creating = Some(0),
+        );
+        both_sides("streams_creating", |s| s.streams_creating = Some(1), |s| s.streams_creating = Some(0));
+        both_sides("shard_limit", |s| s.shard_limit = 1, |s| s.shard_limit = 0);
+        both_sides(
+            "max_held_bytes",
+            |s| s.max_held_bytes = Some(MIN_HELD_BYTES),
+            |s| s.max_held_bytes = Some(MIN_HELD_BYTES - 1),
+        );
+    }
+
+    #[test]
+    fn daily_limits_have_bounds() {
+        for (good, bad) in [(1, 0), (MAX_DAILY, MAX_DAILY + 1)] {
+            both_sides("daily_limits.scalings", daily(|d| d.scalings = good), daily(|d| d.scalings = bad));
+            both_sides(
+                "daily_limits.mode_changes",
+                daily(|d| d.mode_changes = good),
+                daily(|d| d.mode_changes = bad),
+            );
+            both_sides(
+                "daily_limits.encryptions",
+                daily(|d| d.encryptions = good),
+                daily(|d| d.encryptions = bad),
+            );
+        }
+    }
+
+    #[test]
+    fn on_demand_scaling_has_bounds() {
+        both_sides(
+            "on_demand.period",
+            scaling(|o| o.period = Duration::from_millis(1)),
+            scaling(|o| o.period = Duration::from_micros(999)),
+        );
+        both_sides(
+            "on_demand.split_above",
+            scaling(|o| o.split_above = 1.0),
+            scaling(|o| o.split_above = 1.01),
+        );
+        both_sides("on_demand.split_above", scaling(|_| ()), scaling(|o| o.split_above = 0.0));
+        both_sides("on_demand.split_above", scaling(|_| ()), scaling(|o| o.split_above = f64::NAN));
+        both_sides(
+            "on_demand.merge_below",
+            scaling(|o| o.merge_below = 0.0),
+            scaling(|o| o.merge_below = -0.01),
+        );
+        both_sides(
+            "on_demand.merge_below",
+            scaling(|o| o.merge_below = 0.249),
+            scaling(|o| o.merge_below = 0.25),
+        );
+        both_sides("on_demand.min_shards", scaling(|o| o.min_shards = 1), scaling(|o| o.min_shards = 0));
+        both_sides("on_demand.min_shards", scaling(|o| o.min_shards = 200), scaling(|o| o.min_shards = 201));
+        both_sides(
+            "on_demand.max_shards",
+            scaling(|o| o.max_shards = 10_000),
+            scaling(|o| o.max_shards = 10_001),
+        );
+    }
 }

@@ -2,6 +2,17 @@
 
 use super::error::Error;
 
+/// The most digits of a hash key. Some such numbers are beyond 2^128-1, which operations refuse themselves.
+pub(crate) const HASH_DIGITS: usize = 39;
+/// The most digits of a sequence number.
+pub(crate) const SEQUENCE_DIGITS: usize = 129;
+
+/// Whether `text` is a decimal number without sign or leading zeros, of at most `digits` digits.
+pub(crate) fn is_number(text: &str, digits: usize) -> bool {
+    let canonical = text == "0" || !text.starts_with('0');
+    canonical && (1..=digits).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_digit())
+}
+
 /// Collects violations.
 #[derive(Debug, Default)]
 pub(crate) struct Check(Vec<String>);
@@ -40,6 +51,15 @@ impl Check {
         }
     }
 
+    /// Requires a decimal number without sign or leading zeros, of at most `digits` digits.
+    pub(crate) fn number(&mut self, value: &str, field: &str, digits: usize) {
+        if !is_number(value, digits) {
+            let more = digits.saturating_sub(1);
+            let pattern = format!("Member must satisfy regular expression pattern: 0|([1-9]\\d{{0,{more}}})");
+            self.violate(&value, field, &pattern);
+        }
+    }
+
     /// Requires the name of a stream or a consumer.
     pub(crate) fn name(&mut self, value: &str, field: &str) {
         self.length(value, field, 1, 128);
@@ -72,6 +92,18 @@ impl Check {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn numbers() {
+        let longest = "9".repeat(HASH_DIGITS);
+        for good in ["0", "1", "10", longest.as_str()] {
+            assert!(is_number(good, HASH_DIGITS), "{good}");
+        }
+        let too_long = "1".repeat(HASH_DIGITS + 1);
+        for bad in ["", "00", "01", "-1", "+1", "x", "1x", "1 ", "\u{0661}", too_long.as_str()] {
+            assert!(!is_number(bad, HASH_DIGITS), "{bad}");
+        }
+    }
 
     #[test]
     fn reports_every_violation_at_once() {

@@ -1,8 +1,10 @@
 //! What is refused, and in whose words.
 
+use std::collections::HashMap;
+
 use aws_sdk_kinesis::error::{ProvideErrorMetadata, SdkError};
 use aws_sdk_kinesis::primitives::Blob;
-use aws_sdk_kinesis::types::PutRecordsRequestEntry;
+use aws_sdk_kinesis::types::{PutRecordsRequestEntry, ShardIteratorType as Kind, StartingPosition};
 
 use crate::support::{FIRST, Fixture, SECOND, fixture};
 
@@ -48,11 +50,21 @@ async fn bad_records_are_refused_with_the_value_and_the_limit() {
         .await
         .expect("256 characters, not bytes");
 
-    for hash in ["-1", "x", "340282366920938463463374607431768211456"] {
+    for hash in ["", "-1", "01", "x", "1000000000000000000000000000000000000000"] {
         let (code, message) = put(&f, "s", "k", Some(hash), 1).await;
-        assert_eq!(code, "InvalidArgumentException");
-        assert!(message.ends_with(&format!("[0, 2^128-1]. Specified value was {hash}")), "{message}");
+        assert_eq!(code, "ValidationException");
+        assert_eq!(
+            message,
+            format!(
+                "1 validation error detected: Value '{hash}' at 'explicitHashKey' failed to satisfy constraint: \
+                 Member must satisfy regular expression pattern: 0|([1-9]\\d{{0,38}})"
+            )
+        );
     }
+    let beyond = "340282366920938463463374607431768211456";
+    let (code, message) = put(&f, "s", "k", Some(beyond), 1).await;
+    assert_eq!(code, "InvalidArgumentException");
+    assert!(message.ends_with(&format!("[0, 2^128-1]. Specified value was {beyond}")), "{message}");
 
     let (code, message) = put(&f, "s", "k", None, 1 << 20).await;
     assert_eq!(code, "ValidationException", "the partition key counts");
@@ -87,6 +99,15 @@ async fn bad_batches_store_nothing() {
     let (code, message) = refusal(call(vec![entry("k", 1), entry("", 1)]).await);
     assert_eq!(code, "ValidationException");
     assert!(message.contains("'records.2.member.partitionKey'"), "{message}");
+    let bad_hash = PutRecordsRequestEntry::builder().partition_key("k").explicit_hash_key("x");
+    let bad_hash = bad_hash.data(Blob::new("x")).build().unwrap();
+    let (code, message) = refusal(call(vec![entry("k", 1), bad_hash]).await);
+    assert_eq!(code, "ValidationException");
+    assert_eq!(
+        message,
+        "1 validation error detected: Value 'x' at 'records.2.member.explicitHashKey' failed to satisfy constraint: \
+         Member must satisfy regular expression pattern: 0|([1-9]\\d{0,38})"
+    );
     assert_eq!(f.stack.engine().held(), (0, 0));
     call(vec![entry("k", 1); 500]).await.unwrap();
 }
@@ -132,6 +153,8 @@ async fn bad_control_calls() {
     }
     assert_eq!(code(refusal(split("shardId-000000000009", "5").await)), "ResourceNotFoundException");
     assert_eq!(code(refusal(split(FIRST, "half").await)), "ValidationException");
+    let beyond = split(FIRST, "340282366920938463463374607431768211456").await;
+    assert_eq!(code(refusal(beyond)), "InvalidArgumentException");
     split(FIRST, "1000").await.unwrap();
     let (name, message) = refusal(split(FIRST, "2000").await);
     assert_eq!(name, "InvalidArgumentException");
@@ -140,7 +163,11 @@ async fn bad_control_calls() {
     let apart = c.merge_shards().stream_name("s").shard_to_merge(SECOND);
     let (name, message) = refusal(apart.adjacent_shard_to_merge("shardId-000000000002").send().await);
     assert_eq!(name, "InvalidArgumentException");
-    assert!(message.ends_with("are not an adjacent pair of shards eligible for merging."), "{message}");
+    assert!(message.contains("are not an adjacent pair of shards eligible for merging"), "{message}");
+    let inverted = c.merge_shards().stream_name("s").shard_to_merge("shardId-000000000003");
+    let (name, message) = refusal(inverted.adjacent_shard_to_merge("shardId-000000000002").send().await);
+    assert_eq!(name, "InvalidArgumentException");
+    assert!(message.contains("shardId-000000000003 and shardId-000000000002"), "{message}");
 
     let count =
         c.update_shard_count().stream_name("s").target_shard_count(7).scaling_type("UNIFORM_SCALING".into());
@@ -158,4 +185,43 @@ async fn bad_control_calls() {
     let both =
         c.describe_stream().stream_name("s").stream_arn("arn:aws:kinesis:us-east-1:000000000000:stream/t");
     assert_eq!(code(refusal(both.send().await)), "InvalidArgumentException");
+}
+
+#[tokio::test]
+async fn positions_and_tags_of_the_wrong_form() {
+    let f = fixture().await;
+    let arn = f.create("s", 1).await;
+    let c = &f.client;
+    let pattern = "Member must satisfy regular expression pattern: 0|([1-9]\\d{0,128})";
+    for kind in [Kind::AtSequenceNumber, Kind::AfterSequenceNumber] {
+        let call = c.get_shard_iterator().stream_name("s").shard_id(FIRST).shard_iterator_type(kind);
+        let (name, message) = refusal(call.clone().starting_sequence_number("x").send().await);
+        assert_eq!(name, "ValidationException");
+        let at = "Value 'x' at 'startingSequenceNumber' failed to satisfy constraint";
+        assert_eq!(message, format!("1 validation error detected: {at}: {pattern}"));
+        // Well formed, but no number of this shard.
+        let (name, _) = refusal(call.starting_sequence_number("1".repeat(129)).send().await);
+        assert_eq!(name, "InvalidArgumentException");
+    }
+    // The form is looked at before what is named.
+    let call = c.get_shard_iterator().stream_name("nowhere").shard_id(FIRST);
+    let call = call.shard_iterator_type(Kind::AtSequenceNumber).starting_sequence_number("x");
+    assert_eq!(refusal(call.send().await).0, "ValidationException");
+
+    let consumer = f.register(&arn, "c").await;
+    let start = StartingPosition::builder().r#type(Kind::AtSequenceNumber).sequence_number("x");
+    let call = c.subscribe_to_shard().consumer_arn(consumer).shard_id(FIRST);
+    let answer = call.starting_position(start.build().unwrap()).send().await;
+    let (name, message) = refusal(answer.map(|_| ()));
+    assert_eq!(name, "ValidationException");
+    assert!(message.contains("'startingPosition.sequenceNumber'"), "{message}");
+
+    let none = HashMap::new();
+    let (name, message) = refusal(c.add_tags_to_stream().stream_name("s").set_tags(Some(none)).send().await);
+    assert_eq!(name, "ValidationException");
+    assert_eq!(
+        message,
+        "1 validation error detected: Value '{}' at 'tags' failed to satisfy constraint: Member must have length \
+         greater than or equal to 1"
+    );
 }

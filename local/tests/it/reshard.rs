@@ -64,8 +64,8 @@ async fn a_merge_ends_both_parents_and_continues_in_one_child() {
     let consumer = f.register(&arn, "c").await;
     f.put("s", 0, "low").await;
     f.put("s", u128::MAX, "high").await;
-    let call = f.client.merge_shards().stream_name("s").shard_to_merge(SECOND);
-    call.adjacent_shard_to_merge(FIRST).send().await.unwrap();
+    let call = f.client.merge_shards().stream_name("s").shard_to_merge(FIRST);
+    call.adjacent_shard_to_merge(SECOND).send().await.unwrap();
     assert_eq!(f.put("s", 0, "merged").await.0, THIRD);
     assert_eq!(f.put("s", u128::MAX, "merged too").await.0, THIRD);
 
@@ -74,7 +74,7 @@ async fn a_merge_ends_both_parents_and_continues_in_one_child() {
         assert_eq!(texts(&got), [expected]);
         let child = &got.child_shards.unwrap()[0];
         assert_eq!(child.shard_id, THIRD);
-        assert_eq!(child.parent_shards, [SECOND, FIRST]);
+        assert_eq!(child.parent_shards, [FIRST, SECOND]);
 
         let mut pushed = f.subscribe(&consumer, parent, from(Kind::TrimHorizon)).await;
         let event = pushed.next().await;
@@ -86,8 +86,8 @@ async fn a_merge_ends_both_parents_and_continues_in_one_child() {
 
     let shards = f.client.list_shards().stream_name("s").send().await.unwrap().shards.unwrap();
     let child = &shards[2];
-    assert_eq!(child.parent_shard_id.as_deref(), Some(SECOND));
-    assert_eq!(child.adjacent_parent_shard_id.as_deref(), Some(FIRST));
+    assert_eq!(child.parent_shard_id.as_deref(), Some(FIRST));
+    assert_eq!(child.adjacent_parent_shard_id.as_deref(), Some(SECOND));
     let range = child.hash_key_range.as_ref().unwrap();
     assert_eq!(
         (range.starting_hash_key.as_str(), range.ending_hash_key.as_str()),

@@ -1,11 +1,11 @@
 //! Putting an aggregate together.
 
 use bytes::Bytes;
-use bytestring::ByteString;
 use md5::{Digest, Md5};
 use rustc_hash::FxHashMap;
 
 use super::envelope::{Envelope, Origin};
+use super::keys::Keys;
 use super::member::Member;
 use super::splice::Rest;
 use super::{COMPRESSED_VERSION, DIGEST_LEN, MAGIC, VERSION, field, wire};
@@ -19,10 +19,9 @@ use crate::record::Record;
 /// a caller can stop before a limit.
 #[derive(Debug, Default)]
 pub struct Builder {
-    keys: FxHashMap<ByteString, u64>,
+    keys: Keys,
     hash_keys: FxHashMap<HashKey, u64>,
-    // The three parts of the message, each already encoded.
-    key_table: Vec<u8>,
+    // Parts of the message, already encoded, as the table of keys is.
     hash_key_table: Vec<u8>,
     records: Vec<u8>,
     members: usize,
@@ -136,7 +135,6 @@ impl Builder {
         let blob = self.encode();
         self.keys.clear();
         self.hash_keys.clear();
-        self.key_table.clear();
         self.hash_key_table.clear();
         self.records.clear();
         self.members = 0;
@@ -150,7 +148,7 @@ impl Builder {
         let len = self.len();
         let mut out = Vec::with_capacity(len);
         out.extend_from_slice(&MAGIC);
-        out.extend_from_slice(&self.key_table);
+        out.extend_from_slice(self.keys.encoded());
         out.extend_from_slice(&self.hash_key_table);
         out.extend_from_slice(&self.records);
         let version = if self.compressed { COMPRESSED_VERSION } else { VERSION };
@@ -168,7 +166,7 @@ impl Builder {
     }
 
     fn fixed_len(&self) -> usize {
-        MAGIC.len() + self.key_table.len() + self.hash_key_table.len() + self.records.len() + DIGEST_LEN
+        MAGIC.len() + self.keys.encoded().len() + self.hash_key_table.len() + self.records.len() + DIGEST_LEN
     }
 
     fn grown(&self, add: &Addition, origin: Option<&Origin>) -> usize {
@@ -190,7 +188,7 @@ impl Builder {
     /// `rest`: the length of everything in the member but its indices.
     fn addition(&self, key: &str, hash_key: Option<HashKey>, base_ms: u64, rest: usize) -> Addition {
         let mut tables = 0;
-        let known = self.keys.get(key).copied();
+        let known = self.keys.index_of(key);
         let key_index = known.unwrap_or(self.keys.len() as u64);
         if known.is_none() {
             tables += wire::bytes_field_len(field::PARTITION_KEY, key.len());
@@ -230,7 +228,7 @@ impl Builder {
 
     fn append(&mut self, add: &Addition, record: &Record, origin: Option<&Origin>) {
         if add.new_key {
-            self.add_key(record.key.text().clone(), add.key_index);
+            self.keys.add(record.key.as_str());
         }
         self.begin(add, record.explicit_hash_key);
         let out = &mut self.records;
@@ -254,16 +252,11 @@ impl Builder {
         origin: Option<&Origin>,
     ) {
         if add.new_key {
-            self.add_key(member.shared_key(), add.key_index);
+            self.keys.add(member.key());
         }
         self.begin(add, member.explicit_hash_key().and_then(|text| text.parse().ok()));
         rest.write(add.base_ms, &mut self.records);
         self.count(origin);
-    }
-
-    fn add_key(&mut self, key: ByteString, index: u64) {
-        wire::put_bytes_field(&mut self.key_table, field::PARTITION_KEY, key.as_bytes());
-        self.keys.insert(key, index);
     }
 
     /// Begins a member: its frame and its indices.

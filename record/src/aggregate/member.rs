@@ -195,10 +195,6 @@ impl<'a> Member<'a> {
         parse_tag(blob, body).is_some_and(|(name, _)| name.of(blob) == creation::TAG.as_bytes())
     }
 
-    pub(super) fn shared_key(&self) -> ByteString {
-        self.share(self.aggregate.keys[self.parts.key as usize])
-    }
-
     fn place(&self) -> usize {
         let start = self.parts.body.start;
         self.aggregate.members().position(|m| m.parts.body.start == start).unwrap_or(0)

@@ -18,6 +18,7 @@
 mod decode;
 mod encode;
 mod envelope;
+mod keys;
 mod member;
 mod splice;
 pub(crate) mod wire;

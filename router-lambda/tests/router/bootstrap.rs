@@ -16,11 +16,16 @@ use tokio::process::{Child, Command};
 use tokio::sync::{Notify, watch};
 use tokio::time::timeout;
 
-const BOOTSTRAP: &str = env!("CARGO_BIN_EXE_bootstrap");
+pub(crate) const BOOTSTRAP: &str = env!("CARGO_BIN_EXE_bootstrap");
 const EXAMPLE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/routes.example.toml");
-const PATIENCE: Duration = Duration::from_secs(60);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
 fn program(stack: &Stack, extra: &[(&str, &str)]) -> Function {
+    Function::program(settings(stack, extra)).unwrap()
+}
+
+/// The router as a function that works on the stack.
+pub(crate) fn settings(stack: &Stack, extra: &[(&str, &str)]) -> Program {
     let mut program = Program::new("router", BOOTSTRAP);
     let vars = [
         ("HEADWORKS_ROUTES", EXAMPLE),
@@ -31,10 +36,10 @@ fn program(stack: &Stack, extra: &[(&str, &str)]) -> Function {
         ("AWS_ENDPOINT_URL_S3", &stack.s3_endpoint()),
     ];
     program.env = vars.iter().chain(extra).map(|(n, v)| ((*n).to_owned(), (*v).to_owned())).collect();
-    Function::program(program).unwrap()
+    program
 }
 
-async fn create(stack: &Stack, streams: &[&str]) {
+pub(crate) async fn create(stack: &Stack, streams: &[&str]) {
     create_with(stack, streams, 2).await;
 }
 
@@ -76,7 +81,7 @@ pub(crate) async fn read_blobs(stack: &Stack, stream: &str) -> Vec<Bytes> {
     blobs
 }
 
-async fn read(stack: &Stack, stream: &str) -> Vec<Record> {
+pub(crate) async fn read(stack: &Stack, stream: &str) -> Vec<Record> {
     let mut records = Vec::new();
     for blob in read_blobs(stack, stream).await {
         let Decoded::Aggregate(aggregate) = decode(&blob).unwrap() else {
@@ -240,18 +245,28 @@ async fn a_table_with_dead_letters_wants_a_bucket() {
 
 /// A Lambda event with one Kinesis record, sequence number 7.
 fn event(data: &[u8]) -> Bytes {
+    events([("7", data)])
+}
+
+/// A Lambda event with these Kinesis records: sequence numbers and data.
+pub(crate) fn events<'r>(records: impl IntoIterator<Item = (&'r str, &'r [u8])>) -> Bytes {
     use base64::Engine as _;
-    let data = base64::engine::general_purpose::STANDARD.encode(data);
-    let event = serde_json::json!({ "Records": [{
-        "kinesis": {
-            "kinesisSchemaVersion": "1.0", "partitionKey": "hw/shardId-000000000000/0", "sequenceNumber": "7",
-            "data": data, "approximateArrivalTimestamp": 1_790_000_000.5,
-        },
-        "eventSource": "aws:kinesis", "eventVersion": "1.0", "eventID": "shardId-000000000000:7",
-        "eventName": "aws:kinesis:record", "invokeIdentityArn": "arn:aws:iam::0:role/r", "awsRegion": "us-east-1",
-        "eventSourceARN": "arn:aws:kinesis:us-east-1:000000000000:stream/inbound",
-    }]});
-    Bytes::from(event.to_string())
+    let one = |(sequence_number, data): (&str, &[u8])| {
+        let data = base64::engine::general_purpose::STANDARD.encode(data);
+        serde_json::json!({
+            "kinesis": {
+                "kinesisSchemaVersion": "1.0", "partitionKey": "hw/shardId-000000000000/0",
+                "sequenceNumber": sequence_number, "data": data,
+                "approximateArrivalTimestamp": 1_790_000_000.5,
+            },
+            "eventSource": "aws:kinesis", "eventVersion": "1.0",
+            "eventID": format!("shardId-000000000000:{sequence_number}"), "eventName": "aws:kinesis:record",
+            "invokeIdentityArn": "arn:aws:iam::0:role/r", "awsRegion": "us-east-1",
+            "eventSourceARN": "arn:aws:kinesis:us-east-1:000000000000:stream/inbound",
+        })
+    };
+    let records: Vec<_> = records.into_iter().map(one).collect();
+    Bytes::from(serde_json::json!({ "Records": records }).to_string())
 }
 
 fn bare() -> Command {

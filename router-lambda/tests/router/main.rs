@@ -10,6 +10,8 @@ mod enrich;
 #[cfg(test)]
 mod handler;
 #[cfg(test)]
+mod invocations;
+#[cfg(test)]
 mod letters;
 #[cfg(test)]
 mod passthrough;

@@ -1,6 +1,6 @@
 """The usual Python way to put aggregated records: aws_kinesis_agg and boto3, one thread.
 
-    agg_boto3.py ENDPOINT RECORDS BYTES
+    agg_boto3.py ENDPOINT RECORDS BYTES [STREAM]
 """
 
 import sys
@@ -9,7 +9,7 @@ import aws_kinesis_agg.aggregator
 import boto3
 
 
-def main(endpoint: str, records: int, size: int) -> None:
+def main(endpoint: str, records: int, size: int, stream: str = "null") -> None:
     client = boto3.client(
         "kinesis",
         endpoint_url=endpoint,
@@ -23,7 +23,7 @@ def main(endpoint: str, records: int, size: int) -> None:
 
     def put() -> None:
         nonlocal answered
-        answered += len(client.put_records(StreamName="null", Records=waiting)["Records"])
+        answered += len(client.put_records(StreamName=stream, Records=waiting)["Records"])
         waiting.clear()
 
     def take(aggregate) -> None:
@@ -46,4 +46,4 @@ def main(endpoint: str, records: int, size: int) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], int(sys.argv[2]), int(sys.argv[3]))
+    main(sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), *sys.argv[4:])

@@ -61,15 +61,13 @@ for _side in ("ministack", "kinesis-local"):
          "The service refuses more than 100,000 in one request by validation; the reference names no bound.",
          "kinesalite's tests, which ran against the service")
     _add("put record", "no data", "error", "ours", "Data is required.", "API_PutRecord: Data, Required: Yes")
-    _add("put record", "a hash that is no number", "error", "neither",
-         "Theirs is an internal error, and ours not the documented kind either; see AWS's service model below.",
+    _add("put record", "a hash that is no number", "error", "ours", "Theirs is an internal error.",
          f"API_PutRecord: ExplicitHashKey, {LENGTHS}")
     _add("put records", "none", "error", "ours", "At least one record is required.",
          "API_PutRecords: Records, Array Members: Minimum number of 1 item. Maximum number of 500 items.")
     _add("put records", "one without a key", "error", "ours", "PartitionKey is required.",
          "API_PutRecordsRequestEntry: PartitionKey, Required: Yes")
-    _add("put records", "one with a bad hash", "error", "neither",
-         "Theirs is an internal error, and ours not the documented kind either; see AWS's service model below.",
+    _add("put records", "one with a bad hash", "error", "ours", "Theirs is an internal error.",
          f"API_PutRecordsRequestEntry: ExplicitHashKey, {LENGTHS}")
     _add("shard iterators", "a limit of 0|a limit of 10001", "error", "ours", "Limit is from 1 to 10,000.",
          "API_GetRecords: Limit, Valid Range: Minimum value of 1. Maximum value of 10000.")
@@ -90,14 +88,10 @@ for _side in ("ministack", "kinesis-local"):
          "API_SplitShard, Errors: InvalidArgumentException; kinesalite issue 109")
     _add("subscription positions", "no type", "error", "ours", "Type is required.",
          "API_StartingPosition: Type, Required: Yes")
+    _add("tags", "no tags", "error", "ours", "At least one tag is required.",
+         "API_AddTagsToStream: Tags, Map Entries: Minimum number of 1 item.")
     _add("consumers", "an illegal name", "error", "ours",
          "Violations of a parameter's constraints are ValidationException.", f"API_RegisterStreamConsumer: {LENGTHS}")
-    _add("merge of shards that are not adjacent", "merge the other way round", "error", "neither",
-         "The reference calls the shards adjacent without an order. The service is reported to want the lower one first, "
-         "as kinesis-local does; ours takes either order. Ministack took the pair that is not adjacent before.",
-         "API_MergeShards; kinesalite's tests, which ran against the service")
-    _add("merge of shards that are not adjacent", "shards", "Shards", "ours", "It follows from the merges before.",
-         "API_MergeShards")
 
 _add = _of("ministack")
 _add("bad input of streams", "name and ARN missing", "error", "ours", "Nothing was named that could be missing.",
@@ -124,6 +118,11 @@ _add("split at a shard's start", "at its start|at its end", "error", "ours",
      "The key has to lie strictly within the shard; an operation's own rule is InvalidArgumentException.",
      "API_SplitShard: NewStartingHashKey; Errors: InvalidArgumentException")
 _add("merge of shards that are not adjacent", "merge", "error", "ours", "Their ranges leave a gap.", "API_MergeShards")
+_add("merge of shards that are not adjacent", "merge the other way round", "error", "neither",
+     "The reference calls the shards adjacent without an order; the service is reported to want the lower one first.",
+     "kinesalite's tests, which ran against the service; atlassian/themis, pull request 32")
+_add("merge of shards that are not adjacent", "shards", "Shards", "ours", "It follows from the merges before.",
+     "API_MergeShards")
 _add("update shard count", "more than double|less than half", "error", "ours",
      "More than double or less than half of the current count is refused.", "API_UpdateShardCount: limits in its description")
 _add("list shards", "the second page|an illegal token|token and name", "error", "ours",
@@ -152,6 +151,9 @@ _add("put record", "over 1 MiB", "error", "ours",
 _add("put records", "501", "error", "ours", "At most 500 records.",
      "API_PutRecords: Records, Array Members: Maximum number of 500 items.")
 _add("shard iterators", "an unknown type", "error", "ours", _SERIAL, "API_GetShardIterator: ShardIteratorType, Valid Values")
+_add("shard iterators", "an illegal sequence number", "error", "ours",
+     "Violations of a parameter's constraints are ValidationException.",
+     f"API_GetShardIterator: StartingSequenceNumber, {LENGTHS}")
 _add("split at a shard's start", "at its start", "error", "ours",
      "The key has to lie strictly within the shard, or one child would be empty.", "API_SplitShard: NewStartingHashKey")
 _add("split at a shard's start", "at its end", "error", "ours", "It follows from the split before.", "API_SplitShard")
@@ -179,13 +181,3 @@ _add("limits", "of the account", "OnDemandStreamCountLimit", "ours", "50 on-dema
 _of("ours by Rust's SDK")(
     "subscription positions", "no type", "error", "neither", "The Rust SDK does not send a position without its type.",
     "aws-sdk-kinesis, StartingPosition::builder")
-
-# Deviations of ours that are known: each goes when it is mended.
-_add = _of("AWS's service model")
-_KIND = "Ours refuses it too, but as InvalidArgumentException."
-_add("put record", "a hash that is no number", "error", "theirs", _KIND, "API_PutRecord: ExplicitHashKey, Pattern")
-_add("put records", "one with a bad hash", "error", "theirs", _KIND, "API_PutRecordsRequestEntry: ExplicitHashKey, Pattern")
-_add("shard iterators", "an illegal sequence number", "error", "theirs", _KIND,
-     "API_GetShardIterator: StartingSequenceNumber, Pattern")
-_add("tags", "no tags", "error", "theirs", "Ours takes an empty map and does nothing.",
-     "API_AddTagsToStream: Tags, Map Entries: Minimum number of 1 item.")

@@ -45,7 +45,8 @@ pub struct MemoryShard {
 pub struct State {
     pub shards: Vec<MemoryShard>,
     pub lanes: u16,
-    pub capacity: Capacity,
+    /// `None`: whoever asks may not know.
+    pub capacity: Option<Capacity>,
     pub misbehaviour: Misbehaviour,
     /// Entries per call, in order.
     pub calls: Vec<usize>,
@@ -80,7 +81,7 @@ impl MemoryStream {
         Self(Arc::new(Mutex::new(State {
             shards,
             lanes: 1,
-            capacity: Capacity::Provisioned,
+            capacity: Some(Capacity::Provisioned),
             misbehaviour: Misbehaviour::default(),
             calls: Vec::new(),
             throttle_label: None,
@@ -309,7 +310,11 @@ impl Stream for MemoryStream {
     }
 
     async fn capacity(&self) -> Result<Capacity, CallError> {
-        Ok(self.with(|state| state.capacity))
+        self.with(|state| state.capacity).ok_or_else(|| CallError {
+            fault: Fault::Access,
+            code: "AccessDeniedException".into(),
+            message: "told to".into(),
+        })
     }
 
     async fn put_records(&self, entries: &[Entry]) -> Result<Vec<Result<Stored, EntryError>>, CallError> {

@@ -108,12 +108,20 @@ class Report(TypedDict):
 class ProducerOptions(TypedDict, total=False):
     """The keyword arguments of a producer. Times are in seconds."""
 
+    endpoints: list[str] | None
+    """The addresses of several gateways, instead of one. Each key has one of them, also through failover."""
+    token: str | None
+    """What is shown to the gateway: an API key or a JWT. Default: nothing."""
+    ca_certificates: bytes | None
+    """The authorities (PEM) that sign an ``https`` gateway's certificate. Default: the system's."""
     timeout: float | None
     """How long each record may take until it is answered. Default 30; 0.001 to 600."""
     connect_timeout: float | None
     """How long the first use tries to connect. Default 10; 0.001 to 600."""
     longest_pause: float | None
     """The longest pause between attempts to connect again. Default 5; 0.001 to 60."""
+    buffer_offline: bool | None
+    """Whether records may wait, in the buffer, while no gateway answers. Default no."""
     buffer_bytes: int | None
     """The most bytes of unanswered records; puts wait for room. Default 32 MiB; 1 KiB to 4 GiB."""
     batch_records: int | None

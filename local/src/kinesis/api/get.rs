@@ -6,7 +6,7 @@ use super::super::codec::{Blob, Timestamp};
 use super::super::features::{Encryption, encryption_of};
 use super::super::puts::rate_exceeded;
 use super::super::reader::ShardReader;
-use super::super::validate::Check;
+use super::super::validate::{Check, SEQUENCE_DIGITS};
 use super::super::{Engine, Error, ReadLimits, Record, SequenceNumber, StartPosition, iterator};
 use super::{ChildShardOut, require, stream_name};
 
@@ -23,11 +23,18 @@ pub(crate) struct Start<'a> {
 }
 
 impl Start<'_> {
+    /// Checks its form, before the shard is looked up.
+    pub(crate) fn check(&self, kind_field: &str, sequence_field: &str) -> Result<(), Error> {
+        let mut check = Check::default();
+        check.one_of(self.kind, kind_field, &TYPES);
+        if let Some(text) = self.sequence {
+            check.number(text, sequence_field, SEQUENCE_DIGITS);
+        }
+        check.done()
+    }
+
     /// Reads it, for the shard of `reader`.
     pub(crate) fn parse(&self, reader: &ShardReader) -> Result<StartPosition, Error> {
-        let mut check = Check::default();
-        check.one_of(self.kind, "shardIteratorType", &TYPES);
-        check.done()?;
         match self.kind {
             "TRIM_HORIZON" => Ok(StartPosition::TrimHorizon),
             "LATEST" => Ok(StartPosition::Latest),
@@ -92,12 +99,13 @@ pub(crate) fn get_shard_iterator(
     let stream = stream_name(request.stream_name.as_deref(), request.stream_arn.as_deref())?;
     let shard_id = require(request.shard_id, "shardId")?;
     let kind = require(request.shard_iterator_type, "shardIteratorType")?;
-    let reader = engine.reader(&stream, &shard_id)?;
     let start = Start {
         kind: &kind,
         sequence: request.starting_sequence_number.as_deref(),
         timestamp: request.timestamp,
     };
+    start.check("shardIteratorType", "startingSequenceNumber")?;
+    let reader = engine.reader(&stream, &shard_id)?;
     let position = reader.position(start.parse(&reader)?)?;
     Ok(GetShardIteratorAnswer { shard_iterator: iterator::issue(&reader, position, engine.now_ms()) })
 }

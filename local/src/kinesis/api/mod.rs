@@ -5,6 +5,7 @@ pub(crate) mod consumers;
 pub(crate) mod extras;
 pub(crate) mod get;
 pub(crate) mod put;
+mod put_answer;
 mod put_body;
 pub(crate) mod reshard;
 pub(crate) mod shards;
@@ -44,10 +45,13 @@ pub(crate) fn dispatch(
 ) -> Result<Reply, Error> {
     let call = Call { engine, codec, body };
     match operation {
-        "PutRecords" => match put_body::read(codec, body) {
-            Some(request) => Ok(Reply::Body(codec.encode_plain(&put::put_records(engine, request)?)?)),
-            None => call.answer(put::put_records),
-        },
+        "PutRecords" => {
+            let request = match put_body::read(codec, body) {
+                Some(request) => request,
+                None => codec.decode(body)?,
+            };
+            Ok(Reply::Body(put::put_records(engine, request)?.encode(codec)?))
+        }
         "PutRecord" => call.answer(put::put_record),
         "GetRecords" => call.answer(get::get_records),
         "GetShardIterator" => call.answer(get::get_shard_iterator),

@@ -1,12 +1,14 @@
 //! `PutRecord` and `PutRecords`.
 
+use bytestring::ByteString;
 use serde::{Deserialize, Serialize};
 
 use super::super::codec::Blob;
 use super::super::hash::parse_hash;
-use super::super::record::{Put, PutEntry, ShardName};
-use super::super::validate::Check;
+use super::super::record::PutEntry;
+use super::super::validate::{Check, HASH_DIGITS, is_number};
 use super::super::{Engine, Error, SequenceNumber};
+use super::put_answer::PutRecordsAnswer;
 use super::streams::encryption_type;
 use super::{require, stream_name};
 
@@ -24,7 +26,7 @@ pub(crate) struct PutRecordRequest {
     #[serde(rename = "StreamARN")]
     stream_arn: Option<String>,
     data: Option<Blob>,
-    partition_key: Option<String>,
+    partition_key: Option<ByteString>,
     explicit_hash_key: Option<String>,
 }
 
@@ -67,25 +69,8 @@ pub(crate) struct PutRecordsRequest {
 #[serde(rename_all = "PascalCase")]
 pub(crate) struct Item {
     pub(crate) data: Option<Blob>,
-    pub(crate) partition_key: Option<String>,
+    pub(crate) partition_key: Option<ByteString>,
     pub(crate) explicit_hash_key: Option<String>,
-}
-
-#[derive(Debug, Serialize)]
-#[serde(rename_all = "PascalCase")]
-pub(crate) struct PutRecordsAnswer {
-    failed_record_count: usize,
-    records: Vec<ItemAnswer>,
-    encryption_type: &'static str,
-}
-
-#[derive(Debug, Serialize)]
-#[serde(untagged)]
-enum ItemAnswer {
-    #[serde(rename_all = "PascalCase")]
-    Stored { sequence_number: SequenceNumber, shard_id: ShardName },
-    #[serde(rename_all = "PascalCase")]
-    Failed { error_code: String, error_message: String },
 }
 
 pub(crate) fn put_records(engine: &Engine, request: PutRecordsRequest) -> Result<PutRecordsAnswer, Error> {
@@ -113,22 +98,10 @@ pub(crate) fn put_records(engine: &Engine, request: PutRecordsRequest) -> Result
              records in one call."
         )));
     }
-    let records: Vec<_> = engine.put_batch(&stream, entries)?.into_iter().map(ItemAnswer::from).collect();
-    let failed_record_count =
-        records.iter().filter(|answer| matches!(answer, ItemAnswer::Failed { .. })).count();
-    let encryption_type = encryption_type(engine.is_encrypted(&stream));
-    Ok(PutRecordsAnswer { failed_record_count, records, encryption_type })
-}
-
-impl From<Result<Put, Error>> for ItemAnswer {
-    fn from(answer: Result<Put, Error>) -> Self {
-        match answer {
-            Ok(put) => Self::Stored { sequence_number: put.sequence, shard_id: ShardName(put.shard_index) },
-            Err(error) => {
-                Self::Failed { error_code: error.exception().to_owned(), error_message: error.to_string() }
-            }
-        }
-    }
+    Ok(PutRecordsAnswer {
+        records: engine.put_batch(&stream, entries)?,
+        encryption_type: encryption_type(engine.is_encrypted(&stream)),
+    })
 }
 
 impl Item {
@@ -136,7 +109,8 @@ impl Item {
     fn is_plain(&self) -> bool {
         let key_fits = self.partition_key.as_ref().is_some_and(|key| (1..=256).contains(&key.len()));
         let data_fits = self.data.as_ref().is_some_and(|data| data.0.len() <= MAX_RECORD_BYTES);
-        key_fits && data_fits && self.explicit_hash_key.is_none()
+        let hash_fits = self.explicit_hash_key.as_ref().is_none_or(|hash| is_number(hash, HASH_DIGITS));
+        key_fits && data_fits && hash_fits
     }
 
     fn check(&self, check: &mut Check, prefix: &str) {
@@ -145,6 +119,9 @@ impl Item {
         check.required(self.partition_key.as_ref(), &field("partitionKey"));
         if let Some(key) = &self.partition_key {
             check.length(key, &field("partitionKey"), 1, 256);
+        }
+        if let Some(hash) = &self.explicit_hash_key {
+            check.number(hash, &field("explicitHashKey"), HASH_DIGITS);
         }
         if let Some(data) = &self.data
             && data.0.len() > MAX_RECORD_BYTES
@@ -166,7 +143,7 @@ impl Item {
             })?),
         };
         Ok(PutEntry {
-            partition_key: self.partition_key.unwrap_or_default().into(),
+            partition_key: self.partition_key.unwrap_or_default(),
             explicit_hash_key,
             data: self.data.unwrap_or_default().0,
         })

@@ -4,6 +4,8 @@
 //! a null, an unknown member, damage) is left to the general way, which reads it or says what is wrong with it.
 
 use base64_simd::STANDARD;
+use bytes::Bytes;
+use bytestring::ByteString;
 
 use super::super::codec::{Blob, Codec};
 use super::put::{Item, PutRecordsRequest};
@@ -18,6 +20,55 @@ pub(crate) fn read(codec: Codec, body: &[u8]) -> Option<PutRecordsRequest> {
 
 /// More than a call may have is left to the general way.
 const CAPACITY: usize = 500;
+
+/// A record as the body has it, not decoded yet.
+#[derive(Default)]
+struct Found<'a> {
+    data: Option<&'a [u8]>,
+    partition_key: Option<&'a [u8]>,
+    explicit_hash_key: Option<String>,
+}
+
+/// Decodes the records into one allocation. They live together: all of them are of one stream and of one moment, so
+/// what trims one trims the others too.
+fn settle(
+    codec: Codec,
+    found: Vec<Found<'_>>,
+    length: impl Fn(&[u8]) -> Option<usize>,
+    append: impl Fn(&[u8], &mut Vec<u8>) -> Option<()>,
+) -> Option<Vec<Item>> {
+    let mut total = 0;
+    for item in &found {
+        total += item.data.map_or(Some(0), &length)? + item.partition_key.map_or(0, <[u8]>::len);
+    }
+    let mut bytes = Vec::with_capacity(total);
+    for item in &found {
+        if let Some(data) = item.data {
+            append(data, &mut bytes)?;
+        }
+        if let Some(key) = item.partition_key {
+            // JSON has control characters as escapes only.
+            if codec == Codec::Json && key.iter().any(|byte| *byte < 0x20) {
+                return None;
+            }
+            bytes.extend_from_slice(key);
+        }
+    }
+    let mut rest = Bytes::from(bytes);
+    let mut items = Vec::with_capacity(found.len());
+    for item in found {
+        let data = match item.data {
+            Some(data) => Some(Blob(rest.split_to(length(data)?))),
+            None => None,
+        };
+        let partition_key = match item.partition_key {
+            Some(key) => Some(ByteString::try_from(rest.split_to(key.len())).ok()?),
+            None => None,
+        };
+        items.push(Item { data, partition_key, explicit_hash_key: item.explicit_hash_key });
+    }
+    Some(items)
+}
 
 struct Json<'a> {
     rest: &'a [u8],
@@ -49,17 +100,17 @@ impl<'a> Json<'a> {
         let mut items = Vec::with_capacity(CAPACITY);
         self.take(b'[')?;
         loop {
-            let mut item = Item::default();
+            let mut item = Found::default();
             self.take(b'{')?;
             loop {
                 match self.string()? {
                     b"Data" if item.data.is_none() => {
                         self.take(b':')?;
-                        let data = STANDARD.decode_to_vec(self.string()?).ok()?;
-                        item.data = Some(Blob(data.into()));
+                        item.data = Some(self.string()?);
                     }
                     b"PartitionKey" if item.partition_key.is_none() => {
-                        item.partition_key = Some(self.text()?)
+                        self.take(b':')?;
+                        item.partition_key = Some(self.string()?);
                     }
                     b"ExplicitHashKey" if item.explicit_hash_key.is_none() => {
                         item.explicit_hash_key = Some(self.text()?);
@@ -75,7 +126,12 @@ impl<'a> Json<'a> {
             }
             items.push(item);
             if !self.goes_on(b']')? {
-                return Some(items);
+                return settle(
+                    Codec::Json,
+                    items,
+                    |data| STANDARD.decoded_length(data).ok(),
+                    |data, bytes| STANDARD.decode_append(data, bytes).ok(),
+                );
             }
         }
     }
@@ -160,15 +216,15 @@ impl<'a> Cbor<'a> {
         let mut items = Vec::with_capacity(CAPACITY);
         let mut left = self.open(ARRAY)?;
         while self.has_next(&mut left)? {
-            let mut item = Item::default();
+            let mut item = Found::default();
             let mut members = self.open(MAP)?;
             while self.has_next(&mut members)? {
                 match self.string(TEXT)? {
                     b"Data" if item.data.is_none() => {
-                        item.data = Some(Blob(bytes::Bytes::copy_from_slice(self.string(BYTES)?)));
+                        item.data = Some(self.string(BYTES)?);
                     }
                     b"PartitionKey" if item.partition_key.is_none() => {
-                        item.partition_key = Some(self.text()?)
+                        item.partition_key = Some(self.string(TEXT)?);
                     }
                     b"ExplicitHashKey" if item.explicit_hash_key.is_none() => {
                         item.explicit_hash_key = Some(self.text()?);
@@ -181,7 +237,15 @@ impl<'a> Cbor<'a> {
             }
             items.push(item);
         }
-        Some(items)
+        settle(
+            Codec::Cbor,
+            items,
+            |data| Some(data.len()),
+            |data, bytes| {
+                bytes.extend_from_slice(data);
+                Some(())
+            },
+        )
     }
 
     fn text(&mut self) -> Option<String> {

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::super::hash::parse_hash;
-use super::super::validate::Check;
+use super::super::validate::{Check, HASH_DIGITS};
 use super::super::{Engine, Error};
 use super::{require, stream_name};
 
@@ -21,15 +21,15 @@ pub(crate) fn split(engine: &Engine, request: SplitRequest) -> Result<(), Error>
     let stream = stream_name(request.stream_name.as_deref(), request.stream_arn.as_deref())?;
     let shard = require(request.shard_to_split, "shardToSplit")?;
     let hash = require(request.new_starting_hash_key, "newStartingHashKey")?;
-    let Some(start) = parse_hash(&hash) else {
-        let mut check = Check::default();
-        check.violate(
-            &hash,
-            "newStartingHashKey",
-            "Member must satisfy regular expression pattern: 0|([1-9]\\d{0,38})",
-        );
-        return check.done();
-    };
+    let mut check = Check::default();
+    check.number(&hash, "newStartingHashKey", HASH_DIGITS);
+    check.done()?;
+    let start = parse_hash(&hash).ok_or_else(|| {
+        Error::InvalidArgument(format!(
+            "Invalid NewStartingHashKey. NewStartingHashKey must be in the range: [0, 2^128-1]. Specified value was \
+             {hash}"
+        ))
+    })?;
     engine.split_shard(&stream, &shard, start)
 }
 

@@ -90,8 +90,10 @@ pub(crate) fn create(engine: &Engine, request: CreateRequest) -> Result<(), Erro
         (StreamMode::OnDemand, None) => 0,
         (StreamMode::Provisioned, count) => u32::try_from(require(count, "shardCount")?).unwrap_or(1),
     };
+    if let Some(tags) = &request.tags {
+        tags::check(&name, engine, tags, tags.len())?;
+    }
     let tags = request.tags.unwrap_or_default();
-    tags::check(&name, engine, &tags, tags.len())?;
     let max_record_kib = request.max_record_size_in_kib.and_then(|kib| u32::try_from(kib).ok());
     let warm_mibps = capacity::warm_mibps(request.warm_mibps)?;
     if warm_mibps.is_some() {

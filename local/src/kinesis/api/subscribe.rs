@@ -50,6 +50,9 @@ pub(crate) fn subscribe(
     let shard_id = require(request.shard_id, "shardId")?;
     let starting = require(request.starting_position, "startingPosition")?;
     let kind = require(starting.r#type, "startingPosition.type")?;
+    let start =
+        Start { kind: &kind, sequence: starting.sequence_number.as_deref(), timestamp: starting.timestamp };
+    start.check("startingPosition.type", "startingPosition.sequenceNumber")?;
     let (stream, consumer) = arn::consumer_of_arn(&consumer_arn)?;
     let known = engine.describe_consumer(stream, consumer)?;
     if known.arn != consumer_arn {
@@ -59,8 +62,6 @@ pub(crate) fn subscribe(
         )));
     }
     let reader = engine.reader(stream, &shard_id)?;
-    let start =
-        Start { kind: &kind, sequence: starting.sequence_number.as_deref(), timestamp: starting.timestamp };
     // Before the claim: a refused request must not end the subscription that runs.
     let position = reader.position(start.parse(&reader)?)?;
     let (reader, claim) = engine.claim(stream, consumer, &shard_id)?;

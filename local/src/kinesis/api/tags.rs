@@ -20,6 +20,9 @@ pub(crate) fn check(
     total: usize,
 ) -> Result<(), Error> {
     let mut check = Check::default();
+    if tags.is_empty() {
+        check.violate(&"{}", "tags", "Member must have length greater than or equal to 1");
+    }
     for (key, value) in tags {
         check.length(key, "tags.key", 1, 128);
         check.length(value, "tags.value", 0, 256);

@@ -42,10 +42,12 @@ public final class Kcl {
 
     private final int stopAfter;
     private final boolean exact;
+    private final boolean quiet;
     private final CountDownLatch reached = new CountDownLatch(1);
     private int printed;
 
-    private Kcl(int stopAfter, boolean exact) {
+    private Kcl(int stopAfter, boolean exact, boolean quiet) {
+        this.quiet = quiet;
         this.stopAfter = stopAfter;
         this.exact = exact;
         if (stopAfter == 0) {
@@ -56,11 +58,11 @@ public final class Kcl {
     public static void main(String[] arguments) throws Exception {
         Options options = new Options(
                 arguments, "stream", "application", "kinesis", "dynamodb", "mode", "stop-after", "linger", "start",
-                "deadline", "region", "consumer");
+                "deadline", "region", "consumer", "quiet");
         String stream = options.text("stream");
         String application = options.text("application");
         int linger = options.number("linger", 0);
-        Kcl kcl = new Kcl(options.number("stop-after"), linger == 0);
+        Kcl kcl = new Kcl(options.number("stop-after"), linger == 0, options.number("quiet", 0) != 0);
 
         Region region = Region.of(options.text("region", "us-east-1"));
         StaticCredentialsProvider credentials =
@@ -141,10 +143,12 @@ public final class Kcl {
         if (exact && printed >= stopAfter) {
             return false;
         }
-        String data = StandardCharsets.UTF_8.decode(record.data().duplicate()).toString();
-        OUT.println(String.join(
-                "\t", "record", shard, record.sequenceNumber(), Long.toString(record.subSequenceNumber()),
-                record.partitionKey(), data));
+        if (!quiet) {
+            String data = StandardCharsets.UTF_8.decode(record.data().duplicate()).toString();
+            OUT.println(String.join(
+                    "\t", "record", shard, record.sequenceNumber(), Long.toString(record.subSequenceNumber()),
+                    record.partitionKey(), data));
+        }
         printed += 1;
         if (printed == stopAfter) {
             reached.countDown();

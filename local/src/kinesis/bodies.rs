@@ -1,0 +1,86 @@
+//! Collecting the bodies of requests into buffers that are used again.
+
+use std::ops::Deref;
+use std::sync::Mutex;
+
+use http_body_util::{BodyExt, Limited};
+use hyper::body::Incoming;
+
+use super::error::Error;
+use super::sync::lock;
+
+/// The largest request is 10 MiB of data in base64, with keys and punctuation.
+const MAX_BODY: usize = 20 << 20;
+/// Buffers that are kept, and the largest one: a call of 500 records of 1 KB fits into it.
+const KEPT: usize = 8;
+const KEPT_BYTES: usize = 1 << 20;
+
+/// Buffers for bodies. Each is as large as what it has held: a fresh one for every call would cost its page faults
+/// every time, and holding on to the frames would keep the connection from reading into the same buffer again.
+#[derive(Debug, Default)]
+pub(crate) struct Bodies(Mutex<Vec<Vec<u8>>>);
+
+/// A body, whose buffer goes back when it is dropped.
+#[derive(Debug)]
+pub(crate) struct Collected<'a> {
+    bytes: Vec<u8>,
+    from: &'a Bodies,
+}
+
+impl Bodies {
+    /// Reads a body to its end.
+    pub(crate) async fn collect(&self, body: Incoming) -> Result<Collected<'_>, Error> {
+        let mut collected = Collected { bytes: lock(&self.0).pop().unwrap_or_default(), from: self };
+        let mut body = std::pin::pin!(Limited::new(body, MAX_BODY));
+        while let Some(frame) = body.frame().await {
+            let frame = frame.map_err(|error| {
+                Error::Serialization(format!(
+                    "The body could not be read (at most {MAX_BODY} bytes): {error}"
+                ))
+            })?;
+            if let Ok(data) = frame.into_data() {
+                collected.bytes.extend_from_slice(&data);
+            }
+        }
+        Ok(collected)
+    }
+}
+
+impl Deref for Collected<'_> {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        &self.bytes
+    }
+}
+
+impl Drop for Collected<'_> {
+    fn drop(&mut self) {
+        let mut bytes = std::mem::take(&mut self.bytes);
+        if bytes.capacity() > KEPT_BYTES {
+            return;
+        }
+        bytes.clear();
+        let mut kept = lock(&self.from.0);
+        if kept.len() < KEPT {
+            kept.push(bytes);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn buffers_are_kept_up_to_a_bound() {
+        let bodies = Bodies::default();
+        drop(Collected { bytes: Vec::with_capacity(KEPT_BYTES + 1), from: &bodies });
+        assert_eq!(lock(&bodies.0).len(), 0, "a large one is given back");
+        let many: Vec<_> = (0..KEPT + 3).map(|_| Collected { bytes: vec![7; 10], from: &bodies }).collect();
+        drop(many);
+        let kept = lock(&bodies.0);
+        assert_eq!(kept.len(), KEPT);
+        assert!(kept.iter().all(|buffer| buffer.is_empty() && buffer.capacity() >= 10));
+    }
+}
