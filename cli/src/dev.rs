@@ -190,7 +190,7 @@ impl Addresses {
             (stack.kinesis_endpoint(), stack.dynamodb_endpoint(), stack.s3_endpoint());
         let environment = vec![
             ("HEADWORKS_GATEWAY", gateway.clone()),
-            ("HEADWORKS_GATEWAY_HTTP", http.clone()),
+            ("HEADWORKS_HTTP", http.clone()),
             ("AWS_ENDPOINT_URL_KINESIS", kinesis.clone()),
             ("AWS_ENDPOINT_URL_DYNAMODB", dynamodb.clone()),
             ("AWS_ENDPOINT_URL_S3", s3.clone()),

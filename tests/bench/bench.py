@@ -125,6 +125,43 @@ def gateway_peers(figures: list[dict]) -> list[dict]:
     return found
 
 
+def router_peers(figures: list[dict]) -> list[dict]:
+    """The same event routed two ways by Lambda handlers written the usual way, into the same kind of sink."""
+    case, event = "two-way", OUT / "event.json"
+    made = subprocess.run(
+        [bench_program("headworks-router", "router"), "event", case, str(event)],
+        stdout=subprocess.PIPE, text=True, check=True,
+    )
+    records = int(made.stdout.split()[0])
+    python, script = str(VENV / "bin" / "python"), str(ROOT / "tests/bench/peers/router_lambda.py")
+    classpath = java_classpath()
+    found = []
+    with null_sink(4) as sink:
+        peers = [("aws_kinesis_agg + boto3", 5, lambda times: [python, script, sink["plain"], str(event), str(times)])]
+        if classpath:
+            peers.append((
+                "Java, KCL's de-aggregator", 45,
+                lambda times: [
+                    "java", "-cp", classpath, "interop.Deaggregate", f"endpoint={sink['plain']}", f"event={event}",
+                    f"times={times}",
+                ],
+            ))
+        for name, times, command in peers:
+            few = max(times // 3, 1)
+            say(f"{name}: {times} events of {records:,} records")
+            begin, _ = usage(command(few))
+            end, rss = usage(command(times))
+            cpu = (end - begin) / ((times - few) * records) * 1e9
+            for metric, unit, value in (("cpu_ns_per_record", "ns", cpu), ("rss_mib", "MiB", rss)):
+                mine = next((f["value"] for f in figures if f["case"] == case and f["metric"] == metric), None)
+                if mine is not None:
+                    found.append({
+                        "part": "router", "case": case, "metric": metric, "value": mine, "unit": unit,
+                        "against": name, "against_value": value, "ratio": mine / value,
+                    })
+    return found
+
+
 def consumer_peers(figures: list[dict]) -> list[dict]:
     """The same aggregates on the same embedded stream, read by others and by ours through sockets."""
     classpath = java_classpath()
@@ -225,6 +262,8 @@ def run(part: str) -> list[dict]:
     figures = [figure for crate, bench in RUST[part] for figure in cargo(crate, bench)]
     if part == "gateway":
         figures += gateway_peers(figures)
+    if part == "router":
+        figures += router_peers(figures)
     if part == "consumer":
         figures += consumer_peers(figures)
     return figures

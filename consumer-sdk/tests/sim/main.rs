@@ -115,11 +115,6 @@ fn claims_without_their_condition_are_caught() {
 }
 
 #[test]
-fn claims_settled_by_owner_and_counter_alone_are_caught() {
-    is_caught(Broken::ClaimSettlement, &["moved back"]);
-}
-
-#[test]
 fn children_before_their_parents_are_caught() {
     is_caught(Broken::ParentRule, &["child before parent"]);
 }

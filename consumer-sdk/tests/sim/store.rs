@@ -175,7 +175,6 @@ impl LeaseStore for SimStore {
             seen.parents = self.line.shared.lock().tables.leases[&seen.shard].parents.clone();
         }
         let careless = self.broken(Broken::ClaimCondition);
-        let settled_by_counter = self.broken(Broken::ClaimSettlement);
         self.call(move |world, now| {
             let switched = seen.owner.as_ref() != Some(&worker);
             let claimed = Lease {
@@ -195,7 +194,7 @@ impl LeaseStore for SimStore {
                     world.judge.claimed(&seen.shard, &life, now);
                     return Ok(world.tables.leases[&seen.shard].clone());
                 }
-            } else if *lease != claimed && !(settled_by_counter && lease.holding() == claimed.holding()) {
+            } else if *lease != claimed {
                 // As the table does where the answer to the very same write was lost.
                 return Err(conflict(&seen.shard));
             } else if world.judge.is_of_a_later_life(&seen.shard, &life) {

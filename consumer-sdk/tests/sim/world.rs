@@ -42,8 +42,6 @@ pub enum Broken {
     CheckpointCondition,
     /// Claims succeed whatever the claimer saw.
     ClaimCondition,
-    /// A refused claim counts as made where owner and counter are those it would have written.
-    ClaimSettlement,
     /// Leases do not tell their parents.
     ParentRule,
     /// Handlers say that they are done before they are.
