@@ -218,6 +218,7 @@ NOT_IN_PYTHON = {
     "key-file-invalid",
     "listen-unencrypted",
     "protection-keys-invalid",
+    "protection-key-unavailable",
     "reload-needs-restart",
     "spool-damaged",
     "spool-in-use",
@@ -227,6 +228,9 @@ NOT_IN_PYTHON = {
     "listen-failed",
     "serve-failed",
     "stream-unreadable",
+    # Logged and counted, and no exception.
+    "checkpoint-trimmed",
+    "shard-expired",
     # A consumer in Python has no handler, no effects, and checkpoints by itself.
     "checkpoint-not-delivered",
     "effects-refused",

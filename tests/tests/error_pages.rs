@@ -12,7 +12,10 @@ fn codes(source: &str, found: &mut BTreeSet<String>) {
     }
     for body in source.split("fn code(&self)").skip(1) {
         let end = body.find("\n    }\n").unwrap_or(body.len());
-        for literal in body[..end].split('"').skip(1).step_by(2) {
+        // Attributes name features, not codes.
+        let lines = body[..end].lines().filter(|line| !line.trim_start().starts_with("#["));
+        let text = lines.collect::<Vec<_>>().join("\n");
+        for literal in text.split('"').skip(1).step_by(2) {
             assert!(
                 !literal.is_empty()
                     && literal.bytes().all(|b| b.is_ascii_lowercase() || b == b'-' || b.is_ascii_digit()),

@@ -165,6 +165,7 @@ fn status<'py>(py: Python<'py>, reading: &Reading) -> PyResult<Bound<'py, PyDict
         ("damaged", status.damaged),
         ("checkpoints", status.checkpoints),
         ("shards_expired", status.shards_expired),
+        ("checkpoints_trimmed", status.checkpoints_trimmed),
         ("leases_active", status.leases_active),
         ("leases_unowned", status.leases_unowned),
     ] {

@@ -280,7 +280,8 @@ class Consumer(Iterator[Delivered]):
         newest record. Counted since the start: ``delivered``; ``repeats_dropped``, whose identity had come within
         `dedup_window`; ``identities_forgotten`` before that was over, because of `dedup_max_identities`;
         ``duplicates_skipped``, which were done before; ``misplaced_skipped``; ``damaged``; ``checkpoints``;
-        ``shards_expired``. ``leases_active`` and ``leases_unowned`` are those of all workers. ``shards`` has, for
+        ``shards_expired``; ``checkpoints_trimmed``. ``leases_active`` and ``leases_unowned`` are those of all workers.
+        ``shards`` has, for
         each shard of this worker, ``delivered``, ``millis_behind`` and ``checkpoint``.
         """
 
