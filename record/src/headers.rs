@@ -99,6 +99,19 @@ impl Headers {
         Self::default()
     }
 
+    pub(crate) fn with_capacity(headers: usize) -> Self {
+        Self { creation: None, entries: Vec::with_capacity(headers) }
+    }
+
+    /// Headers as they stood on the wire, for who carries on what a writer wrote: names may repeat, and those that
+    /// begin with `hw-` are kept. Nothing is checked; what users set goes through [`Headers::set`].
+    pub fn from_wire<N: Into<ByteString>, V: Into<ByteString>>(
+        pairs: impl IntoIterator<Item = (N, V)>,
+    ) -> Self {
+        let entries = pairs.into_iter().map(|(name, value)| (name.into(), value.into())).collect();
+        Self { creation: None, entries }
+    }
+
     /// The record's identity and creation time, if it has one yet.
     pub fn creation(&self) -> Option<&Creation> {
         self.creation.as_ref()
@@ -219,6 +232,14 @@ mod tests {
             headers.set("n".repeat(MAX_NAME_BYTES + 1), "x").unwrap_err().code(),
             "header-name-invalid"
         );
+    }
+
+    #[test]
+    fn what_stood_on_the_wire_is_kept_as_it_is() {
+        let pairs = [("a", "1"), ("hw-x", "2"), ("a", "3"), ("Not A Token", "")];
+        let headers = Headers::from_wire(pairs);
+        assert_eq!(headers.iter().collect::<Vec<_>>(), pairs);
+        assert_eq!((headers.get("a"), headers.creation()), (Some("1"), None));
     }
 
     #[test]

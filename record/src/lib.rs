@@ -33,6 +33,7 @@
 
 pub mod aggregate;
 pub mod creation;
+mod digest;
 pub mod headers;
 pub mod key;
 pub mod ownership;

@@ -6,7 +6,9 @@ mod generate;
 use bytes::Bytes;
 use generate::{origin, record, unpack};
 use headworks_record::Record;
-use headworks_record::aggregate::{Builder, DIGEST_LEN, Damage, Decoded, MAGIC, Origin, decode};
+use headworks_record::aggregate::{
+    Aggregate, Builder, DIGEST_LEN, Damage, Decoded, MAGIC, Origin, Unsealed, decode, decode_all,
+};
 use md5::{Digest, Md5};
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -17,6 +19,10 @@ fn seal(protobuf: &[u8]) -> Bytes {
     blob.extend_from_slice(protobuf);
     blob.extend_from_slice(&Md5::digest(protobuf));
     blob.into()
+}
+
+fn origin_of(number: &'static str) -> Origin {
+    Origin { shard: "s".into(), sequence_number: number.into(), arrival_ms: 1 }
 }
 
 proptest! {
@@ -49,6 +55,49 @@ proptest! {
         let aggregate = unpack(&blob);
         let origins: Vec<Origin> = aggregate.origins().cloned().collect();
         prop_assert_eq!(origins, members.into_iter().map(|(_, o)| o).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn many_at_once_are_as_one_by_one(
+        groups in vec(vec(record(), 0..5), 0..20),
+        flaw in any::<(prop::sample::Index, prop::sample::Index, u8)>(),
+    ) {
+        let mut builder = Builder::new();
+        let mut unsealed = Vec::new();
+        let mut blobs = Vec::new();
+        for records in &groups {
+            records.iter().for_each(|record| builder.push(record));
+            blobs.push(builder.take());
+            records.iter().for_each(|record| builder.push(record));
+            unsealed.push(builder.take_unsealed());
+        }
+        prop_assert_eq!(&Unsealed::seal_all(unsealed), &blobs);
+        // One of them is damaged, and others are no aggregates.
+        if !blobs.is_empty() {
+            let place = flaw.0.index(blobs.len());
+            let mut damaged = blobs[place].to_vec();
+            let at = flaw.1.index(damaged.len());
+            damaged[at] ^= flaw.2;
+            blobs[place] = damaged.into();
+            blobs.insert(place, Bytes::from_static(b"plain"));
+            blobs.push(Bytes::copy_from_slice(&MAGIC));
+        }
+        let together = decode_all(&blobs);
+        prop_assert_eq!(together.len(), blobs.len());
+        for (together, blob) in together.into_iter().zip(&blobs) {
+            match (together, decode(blob)) {
+                (Ok(Decoded::Aggregate(together)), Ok(Decoded::Aggregate(alone))) => {
+                    prop_assert_eq!(together.blob(), alone.blob());
+                    let records = |aggregate: &Aggregate| -> Vec<_> {
+                        aggregate.members().map(|member| (member.to_record(), member.hash_key())).collect()
+                    };
+                    prop_assert_eq!(records(&together), records(&alone));
+                    let origin = origin_of("1");
+                    prop_assert_eq!(together.carried_on(Some(&origin)), alone.carried_on(Some(&origin)));
+                }
+                (together, alone) => prop_assert_eq!(format!("{together:?}"), format!("{alone:?}")),
+            }
+        }
     }
 
     #[test]

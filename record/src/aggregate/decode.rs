@@ -1,13 +1,16 @@
 //! Taking an aggregate apart, borrowing from the blob.
 
+use std::sync::OnceLock;
+
 use bytes::Bytes;
-use md5::{Digest, Md5};
 
 use super::envelope::{Envelope, Origin};
-use super::member::{Member, Parts};
+use super::member::{Member, Parts, Tag};
 use super::wire::{self, Span, Value};
 use super::zstd::{self, Inflated};
 use super::{COMPRESSED_VERSION, DIGEST_LEN, MAGIC, field};
+use crate::digest::{self, Chain};
+use crate::key::{self, HashKey};
 
 /// What a Kinesis record's data turned out to be.
 #[derive(Debug, Clone)]
@@ -112,8 +115,12 @@ pub struct Aggregate {
     pub(super) keys: Vec<Span>,
     pub(super) hash_keys: Vec<Span>,
     pub(super) members: Vec<Parts>,
+    /// The tags of all members.
+    pub(super) tags: Vec<Tag>,
     /// The MD5 of the protobuf, to go on from.
-    pub(super) digest: Md5,
+    pub(super) chain: Chain,
+    /// Where the partition keys lie in the hash space, once somebody has asked.
+    key_hashes: OnceLock<Vec<HashKey>>,
     envelope: Option<Envelope>,
     origins: Vec<(Origin, u64)>,
 }
@@ -149,6 +156,14 @@ impl Aggregate {
         self.origins.iter().flat_map(|(origin, run)| std::iter::repeat_n(origin, *run as usize))
     }
 
+    /// Where each entry of the table of partition keys lies in the hash space.
+    pub(super) fn key_hashes(&self) -> &[HashKey] {
+        self.key_hashes.get_or_init(|| {
+            let text = |span: &Span| std::str::from_utf8(span.of(&self.blob)).unwrap_or_default();
+            key::hashes_of(self.keys.iter().map(text))
+        })
+    }
+
     pub(super) fn base_ms(&self) -> u64 {
         self.envelope.map_or(0, |envelope| envelope.base_ms)
     }
@@ -157,14 +172,67 @@ impl Aggregate {
 /// Takes a Kinesis record's data apart. Of a [compressed](zstd) aggregate it gives the inner one.
 ///
 /// Never panics, whatever the bytes. Every index is checked before anything is returned, so a reader
-/// never delivers half of an aggregate.
+/// never delivers half of an aggregate. Who has several at hand uses [`decode_all`].
 pub fn decode(data: &Bytes) -> Result<Decoded, Error> {
-    let outer = match unpack(data)? {
+    decode_framed(data, Framed::of(data), Chain::of)
+}
+
+/// [`decode`] for each of them, in order. Their MD5s are taken side by side, which makes up most of the work: of eight
+/// or more, each takes a fraction of the time that it takes alone.
+pub fn decode_all<'d>(all: impl IntoIterator<Item = &'d Bytes>) -> Vec<Result<Decoded, Error>> {
+    let all: Vec<(&Bytes, Framed)> = all.into_iter().map(|data| (data, Framed::of(data))).collect();
+    let mut decoded = Vec::with_capacity(all.len());
+    for group in all.chunks(DECODED_TOGETHER) {
+        let texts: Vec<&[u8]> = group.iter().map(|(data, framed)| framed.text(data)).collect();
+        let chains = digest::chains(&texts);
+        let each = group.iter().zip(chains);
+        decoded.extend(each.map(|((data, framed), chain)| decode_framed(data, *framed, |_| chain)));
+    }
+    decoded
+}
+
+/// Twice as many as are hashed side by side, so that long and short ones go together; and few enough to be in the
+/// core's cache still when they are taken apart.
+const DECODED_TOGETHER: usize = 16;
+
+/// What can be said of data without looking at what is between magic and MD5.
+#[derive(Debug, Clone, Copy)]
+enum Framed {
+    Plain,
+    Damaged(Damage),
+    /// The protobuf ends here.
+    To(usize),
+}
+
+impl Framed {
+    fn of(data: &[u8]) -> Self {
+        if !data.starts_with(&MAGIC) {
+            return Framed::Plain;
+        }
+        match data.len().checked_sub(DIGEST_LEN).filter(|end| *end >= MAGIC.len()) {
+            None => Framed::Damaged(Damage::Truncated),
+            // Far beyond anything that the service takes, and beyond what spans can say.
+            Some(end) if u32::try_from(end).is_err() => Framed::Damaged(Damage::Protobuf),
+            Some(end) => Framed::To(end),
+        }
+    }
+
+    /// What the MD5 is of; nothing where there is none.
+    fn text(self, data: &[u8]) -> &[u8] {
+        match self {
+            Framed::To(end) => &data[MAGIC.len()..end],
+            Framed::Plain | Framed::Damaged(_) => &[],
+        }
+    }
+}
+
+fn decode_framed(data: &Bytes, framed: Framed, chain: impl FnOnce(&[u8]) -> Chain) -> Result<Decoded, Error> {
+    let outer = match unpack(data, framed, chain)? {
         Decoded::Aggregate(aggregate) if is_compressed(&aggregate) => aggregate,
         decoded => return Ok(decoded),
     };
     match zstd::inflate(&outer)? {
-        Inflated::Aggregate(blob) => match unpack(&blob)? {
+        Inflated::Aggregate(blob) => match unpack(&blob, Framed::of(&blob), Chain::of)? {
             // Once, never nested.
             Decoded::Aggregate(inner) if !is_compressed(&inner) => Ok(Decoded::Aggregate(inner)),
             _ => Ok(Decoded::Damaged(Damage::Frame)),
@@ -177,18 +245,18 @@ fn is_compressed(aggregate: &Aggregate) -> bool {
     aggregate.envelope.is_some_and(|envelope| envelope.version == COMPRESSED_VERSION)
 }
 
-fn unpack(data: &Bytes) -> Result<Decoded, Error> {
-    if !data.starts_with(&MAGIC) {
-        return Ok(Decoded::Plain);
-    }
-    let Some(end) = data.len().checked_sub(DIGEST_LEN).filter(|end| *end >= MAGIC.len()) else {
-        return Ok(Decoded::Damaged(Damage::Truncated));
+fn unpack(data: &Bytes, framed: Framed, chain: impl FnOnce(&[u8]) -> Chain) -> Result<Decoded, Error> {
+    let end = match framed {
+        Framed::Plain => return Ok(Decoded::Plain),
+        Framed::Damaged(damage) => return Ok(Decoded::Damaged(damage)),
+        Framed::To(end) => end,
     };
-    let digest = Md5::new_with_prefix(&data[MAGIC.len()..end]);
-    if digest.clone().finalize()[..] != data[end..] {
+    let text = framed.text(data);
+    let chain = chain(text);
+    if chain.finish(&text[digest::whole(text.len())..], text.len())[..] != data[end..] {
         return Ok(Decoded::Damaged(Damage::Digest));
     }
-    let Some(mut aggregate) = parse(data, end, digest) else {
+    let Some(mut aggregate) = parse(data, end, chain) else {
         return Ok(Decoded::Damaged(Damage::Protobuf));
     };
     check(&aggregate)?;
@@ -196,35 +264,38 @@ fn unpack(data: &Bytes) -> Result<Decoded, Error> {
     Ok(Decoded::Aggregate(aggregate))
 }
 
-fn parse(data: &Bytes, end: usize, digest: Md5) -> Option<Aggregate> {
-    let mut aggregate = Aggregate {
-        blob: data.clone(),
-        keys: Vec::new(),
-        hash_keys: Vec::new(),
-        members: Vec::new(),
-        digest,
-        envelope: None,
-        origins: Vec::new(),
-    };
+fn parse(data: &Bytes, end: usize, chain: Chain) -> Option<Aggregate> {
+    let (mut keys, mut hash_keys, mut origins) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut members, mut tags): (Vec<Parts>, Vec<Tag>) = (Vec::new(), Vec::new());
+    let mut envelope = None;
+    let blob: &[u8] = data;
     let mut at = MAGIC.len();
     while at < end {
-        match wire::read_field(data, &mut at, end)? {
-            (field::PARTITION_KEY, Value::Bytes(span)) => aggregate.keys.push(text(data, span)?),
-            (field::HASH_KEY, Value::Bytes(span)) => aggregate.hash_keys.push(text(data, span)?),
-            (field::RECORD, Value::Bytes(span)) => aggregate.members.push(Parts::parse(data, span)?),
-            (field::ENVELOPE, Value::Bytes(span)) => {
-                aggregate.envelope = Some(Envelope::read_body(span.of(data))?)
+        match wire::read_field(blob, &mut at, end)? {
+            (field::PARTITION_KEY, Value::Bytes(span)) => keys.push(text(blob, span)?),
+            (field::HASH_KEY, Value::Bytes(span)) => hash_keys.push(text(blob, span)?),
+            (field::RECORD, Value::Bytes(span)) => {
+                members.push(Parts::parse(blob, span, &mut tags)?);
+                if members.len() == 1 {
+                    // Members are much alike, so the first one tells how many there are, and their tags.
+                    let members_left = (end - at) / (span.len() + 2);
+                    members.reserve(members_left);
+                    tags.reserve(members_left * tags.len());
+                }
             }
-            (field::ORIGIN, Value::Bytes(span)) => aggregate.origins.push(Origin::read_body(span.of(data))?),
+            (field::ENVELOPE, Value::Bytes(span)) => envelope = Some(Envelope::read_body(span.of(blob))?),
+            (field::ORIGIN, Value::Bytes(span)) => origins.push(Origin::read_body(span.of(blob))?),
             (field::PARTITION_KEY | field::HASH_KEY | field::RECORD, _) => return None,
             _ => {}
         }
     }
-    Some(aggregate)
+    let (blob, key_hashes) = (data.clone(), OnceLock::new());
+    Some(Aggregate { blob, keys, hash_keys, members, tags, chain, key_hashes, envelope, origins })
 }
 
 pub(super) fn text(data: &[u8], span: Span) -> Option<Span> {
-    std::str::from_utf8(span.of(data)).ok().map(|_| span)
+    let bytes = span.of(data);
+    (bytes.is_ascii() || std::str::from_utf8(bytes).is_ok()).then_some(span)
 }
 
 fn check(aggregate: &Aggregate) -> Result<(), Error> {
@@ -252,21 +323,15 @@ fn check(aggregate: &Aggregate) -> Result<(), Error> {
 
 /// Checks what an aggregate of ours promises about each member, and keeps what had to be read for it.
 fn read_creations(aggregate: &mut Aggregate) -> Result<(), Error> {
-    if aggregate.envelope.is_none() {
-        return Ok(());
-    }
-    for place in 0..aggregate.members.len() {
-        let member = Member { aggregate, parts: &aggregate.members[place] };
+    let Some(Envelope { base_ms, .. }) = aggregate.envelope else { return Ok(()) };
+    let Aggregate { blob, hash_keys, members, tags, .. } = aggregate;
+    for (place, parts) in members.iter_mut().enumerate() {
         let bad = |reason| Error::BadMember { member: place, reason };
-        if member.explicit_hash_key().is_some() {
-            member.hash_key().map_err(|error| bad(error.to_string()))?;
+        if let Some(index) = parts.hash_key {
+            let text = std::str::from_utf8(hash_keys[index as usize].of(blob)).unwrap_or_default();
+            text.parse::<HashKey>().map_err(|error| bad(error.to_string()))?;
         }
-        let read = member.read_creation().map_err(bad)?;
-        if let Some((creation, relative)) = read {
-            let parts = &mut aggregate.members[place];
-            parts.creation = Some(creation);
-            parts.time_is_relative = relative;
-        }
+        parts.read_creation(blob, tags, base_ms).map_err(bad)?;
     }
     Ok(())
 }

@@ -1,12 +1,12 @@
 //! Putting an aggregate together.
 
 use bytes::Bytes;
-use md5::{Digest, Md5};
 use rustc_hash::FxHashMap;
 
 use super::envelope::{Envelope, Origin};
-use super::keys::Keys;
+use super::keys::{Keys, Missing};
 use super::member::Member;
+use super::sealed::Unsealed;
 use super::splice::Rest;
 use super::{COMPRESSED_VERSION, DIGEST_LEN, MAGIC, VERSION, field, wire};
 use crate::creation::{self, Creation};
@@ -33,8 +33,7 @@ pub struct Builder {
 
 /// The sizes that one more record would bring.
 struct Addition {
-    key_index: u64,
-    new_key: bool,
+    key: Result<u64, Missing>,
     hash_key: Option<(u64, bool)>,
     body: usize,
     base_ms: u64,
@@ -132,6 +131,12 @@ impl Builder {
 
     /// The blob, leaving an aggregate without members that has the memory of this one.
     pub fn take(&mut self) -> Bytes {
+        self.take_unsealed().seal()
+    }
+
+    /// As [`Builder::take`], without the MD5: those of several aggregates are taken together, with
+    /// [`Unsealed::seal_all`].
+    pub fn take_unsealed(&mut self) -> Unsealed {
         let blob = self.encode();
         self.keys.clear();
         self.hash_keys.clear();
@@ -144,7 +149,7 @@ impl Builder {
         blob
     }
 
-    fn encode(&self) -> Bytes {
+    fn encode(&self) -> Unsealed {
         let len = self.len();
         let mut out = Vec::with_capacity(len);
         out.extend_from_slice(&MAGIC);
@@ -159,10 +164,8 @@ impl Builder {
             wire::put_bytes_key(&mut out, field::ORIGIN, origin.body_len(*run));
             origin.write_body(*run, &mut out);
         }
-        let digest = Md5::digest(&out[MAGIC.len()..]);
-        out.extend_from_slice(&digest);
-        debug_assert_eq!(out.len(), len);
-        Bytes::from(out)
+        debug_assert_eq!(out.len() + DIGEST_LEN, len);
+        Unsealed::new(out)
     }
 
     fn fixed_len(&self) -> usize {
@@ -171,7 +174,7 @@ impl Builder {
 
     fn grown(&self, add: &Addition, origin: Option<&Origin>) -> usize {
         let open = match (self.origins.last(), origin) {
-            (Some((last, run)), Some(origin)) if last == origin => origin_len(last, run + 1),
+            (Some((last, run)), Some(origin)) if last.is(origin) => origin_len(last, run + 1),
             (Some((last, run)), Some(origin)) => origin_len(last, *run) + origin_len(origin, 1),
             (Some((last, run)), None) => origin_len(last, *run),
             (None, Some(origin)) => origin_len(origin, 1),
@@ -186,14 +189,14 @@ impl Builder {
     }
 
     /// `rest`: the length of everything in the member but its indices.
-    fn addition(&self, key: &str, hash_key: Option<HashKey>, base_ms: u64, rest: usize) -> Addition {
+    fn addition(&self, key: &[u8], hash_key: Option<HashKey>, base_ms: u64, rest: usize) -> Addition {
         let mut tables = 0;
-        let known = self.keys.index_of(key);
-        let key_index = known.unwrap_or(self.keys.len() as u64);
-        if known.is_none() {
+        let found = self.keys.find(key);
+        if found.is_err() {
             tables += wire::bytes_field_len(field::PARTITION_KEY, key.len());
         }
-        let mut body = wire::varint_field_len(field::record::KEY_INDEX, key_index) + rest;
+        let index = found.unwrap_or(self.keys.len() as u64);
+        let mut body = wire::varint_field_len(field::record::KEY_INDEX, index) + rest;
         let hash_key = hash_key.map(|hash_key| {
             let known = self.hash_keys.get(&hash_key).copied();
             let index = known.unwrap_or(self.hash_keys.len() as u64);
@@ -203,7 +206,7 @@ impl Builder {
             body += wire::varint_field_len(field::record::HASH_KEY_INDEX, index);
             (index, known.is_none())
         });
-        Addition { key_index, new_key: known.is_none(), hash_key, body, base_ms, tables }
+        Addition { key: found, hash_key, body, base_ms, tables }
     }
 
     fn addition_of(&self, record: &Record) -> Addition {
@@ -217,20 +220,17 @@ impl Builder {
             rest += creation_len(creation, base_ms);
         }
         rest += record.headers.entries().iter().map(|(n, v)| tag_len(n.len(), v.len())).sum::<usize>();
-        self.addition(record.key.as_str(), record.explicit_hash_key, base_ms, rest)
+        self.addition(record.key.as_str().as_bytes(), record.explicit_hash_key, base_ms, rest)
     }
 
     fn addition_of_member<'m>(&self, member: &Member<'m>) -> (Addition, Rest<'m>) {
         let (base_ms, rest) = Rest::of(member, self.base_ms);
         let hash_key = member.explicit_hash_key().and_then(|text| text.parse().ok());
-        (self.addition(member.key(), hash_key, base_ms, rest.len(base_ms)), rest)
+        (self.addition(member.key_bytes(), hash_key, base_ms, rest.len(base_ms)), rest)
     }
 
     fn append(&mut self, add: &Addition, record: &Record, origin: Option<&Origin>) {
-        if add.new_key {
-            self.keys.add(record.key.as_str());
-        }
-        self.begin(add, record.explicit_hash_key);
+        self.begin(add, record.key.as_str().as_bytes(), record.explicit_hash_key);
         let out = &mut self.records;
         wire::put_bytes_field(out, field::record::DATA, &record.data);
         if let Some(creation) = record.headers.creation() {
@@ -251,24 +251,26 @@ impl Builder {
         member: &Member<'_>,
         origin: Option<&Origin>,
     ) {
-        if add.new_key {
-            self.keys.add(member.key());
-        }
-        self.begin(add, member.explicit_hash_key().and_then(|text| text.parse().ok()));
+        let hash_key = member.explicit_hash_key().and_then(|text| text.parse().ok());
+        self.begin(add, member.key_bytes(), hash_key);
         rest.write(add.base_ms, &mut self.records);
         self.count(origin);
     }
 
     /// Begins a member: its frame and its indices.
-    fn begin(&mut self, add: &Addition, hash_key: Option<HashKey>) {
+    fn begin(&mut self, add: &Addition, key: &[u8], hash_key: Option<HashKey>) {
         self.base_ms = add.base_ms;
+        let key_index = add.key.unwrap_or_else(|missing| {
+            self.keys.add(key, missing);
+            self.keys.len() as u64 - 1
+        });
         if let (Some((index, true)), Some(hash_key)) = (add.hash_key, hash_key) {
             wire::put_bytes_field(&mut self.hash_key_table, field::HASH_KEY, hash_key.to_string().as_bytes());
             self.hash_keys.insert(hash_key, index);
         }
         let out = &mut self.records;
         wire::put_bytes_key(out, field::RECORD, add.body);
-        wire::put_varint_field(out, field::record::KEY_INDEX, add.key_index);
+        wire::put_varint_field(out, field::record::KEY_INDEX, key_index);
         if let Some((index, _)) = add.hash_key {
             wire::put_varint_field(out, field::record::HASH_KEY_INDEX, index);
         }
@@ -283,7 +285,7 @@ impl Builder {
 
     fn extend_origins(&mut self, origin: &Origin) {
         match self.origins.last_mut() {
-            Some((last, run)) if last == origin => *run += 1,
+            Some((last, run)) if last.is(origin) => *run += 1,
             last => {
                 self.closed_origins_len += last.map_or(0, |(origin, run)| origin_len(origin, *run));
                 self.origins.push((origin.clone(), 1));

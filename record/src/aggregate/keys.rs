@@ -16,6 +16,10 @@ pub(super) struct Keys {
     last: FxHashMap<u64, u32>,
 }
 
+/// A key that is not in the table, by its hash.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Missing(u64);
+
 /// Where a key stands in the encoded table.
 #[derive(Debug, Clone, Copy)]
 struct Place {
@@ -30,22 +34,24 @@ impl Keys {
         self.places.len()
     }
 
-    pub(super) fn index_of(&self, key: &str) -> Option<u64> {
-        let mut index = self.last.get(&hash(key.as_bytes())).copied();
+    /// Looks a key up; what is said of one that is not there is for [`Keys::add`].
+    pub(super) fn find(&self, key: &[u8]) -> Result<u64, Missing> {
+        let hash = hash(key);
+        let mut index = self.last.get(&hash).copied();
         while let Some(place) = index.and_then(|index| self.places.get(index as usize)) {
-            if self.encoded.get(place.start..place.start + place.len) == Some(key.as_bytes()) {
-                return index.map(u64::from);
+            if self.encoded.get(place.start..place.start + place.len) == Some(key) {
+                return Ok(u64::from(index.unwrap_or_default()));
             }
             index = place.before;
         }
-        None
+        Err(Missing(hash))
     }
 
     /// Adds a key that is not there yet.
-    pub(super) fn add(&mut self, key: &str) {
-        wire::put_bytes_field(&mut self.encoded, field::PARTITION_KEY, key.as_bytes());
+    pub(super) fn add(&mut self, key: &[u8], Missing(hash): Missing) {
+        wire::put_bytes_field(&mut self.encoded, field::PARTITION_KEY, key);
         let (start, len) = (self.encoded.len() - key.len(), key.len());
-        let before = self.last.insert(hash(key.as_bytes()), self.places.len() as u32);
+        let before = self.last.insert(hash, self.places.len() as u32);
         self.places.push(Place { start, len, before });
     }
 
@@ -72,16 +78,15 @@ mod tests {
     fn keys_are_found_by_their_text_and_only_then() {
         let mut keys = Keys::default();
         let text = |n: u32| format!("key-{n}");
-        for round in 0..2 {
+        for _ in 0..2 {
             for n in 0..1000 {
-                assert_eq!(keys.index_of(&text(n)), None, "round {round}");
-                keys.add(&text(n));
+                let missing = keys.find(text(n).as_bytes()).expect_err("it is not there");
+                keys.add(text(n).as_bytes(), missing);
             }
             for n in 0..1000 {
-                assert_eq!(keys.index_of(&text(n)), Some(u64::from(n)));
+                assert_eq!(keys.find(text(n).as_bytes()).unwrap(), u64::from(n));
             }
-            assert_eq!(keys.index_of("key-"), None);
-            assert_eq!(keys.index_of(""), None);
+            assert!(keys.find(b"key-").is_err() && keys.find(b"").is_err());
             keys.clear();
             assert!(keys.len() == 0 && keys.encoded().is_empty());
         }
@@ -90,15 +95,15 @@ mod tests {
     #[test]
     fn keys_of_one_hash_are_told_apart() {
         let mut keys = Keys::default();
-        for key in ["a", "b", "c"] {
-            keys.add(key);
+        for key in [b"a", b"b", b"c"] {
+            keys.add(key, Missing(hash(key)));
         }
         // As if all three had the hash of "a".
         keys.places[1].before = Some(0);
         keys.places[2].before = Some(1);
         keys.last.insert(hash(b"a"), 2);
-        assert_eq!(keys.index_of("a"), Some(0));
+        assert_eq!(keys.find(b"a").unwrap(), 0);
         keys.last.insert(hash(b"x"), 2);
-        assert_eq!(keys.index_of("x"), None);
+        assert!(keys.find(b"x").is_err());
     }
 }

@@ -13,21 +13,23 @@
 //! A stream that only Headworks reads may carry [compressed](zstd) aggregates.
 //!
 //! Stock readers know fields 1 to 3 and skip the others, as protobuf demands.
-//! Writers put together blobs with [`Builder`], readers take them apart with [`decode`].
+//! Writers put together blobs with [`Builder`], readers take them apart with [`decode`] or [`decode_all`].
 
 mod decode;
 mod encode;
 mod envelope;
 mod keys;
 mod member;
+mod sealed;
 mod splice;
 pub(crate) mod wire;
 pub mod zstd;
 
-pub use decode::{Aggregate, Damage, Decoded, Error, decode};
+pub use decode::{Aggregate, Damage, Decoded, Error, decode, decode_all};
 pub use encode::Builder;
 pub use envelope::{Envelope, Origin};
 pub use member::Member;
+pub use sealed::Unsealed;
 
 /// The four bytes that begin an aggregated record.
 pub const MAGIC: [u8; 4] = [0xF3, 0x89, 0x9A, 0xC2];

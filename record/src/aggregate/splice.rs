@@ -1,15 +1,15 @@
 //! Carrying an aggregate on, whole or member by member, without decoding payloads.
 
 use bytes::Bytes;
-use md5::Digest;
 
 use super::decode::Aggregate;
 use super::encode::{creation_len, origin_len, put_creation};
 use super::envelope::Origin;
 use super::member::Member;
-use super::wire::{self, Span, Value};
-use super::{DIGEST_LEN, field};
+use super::wire::{self, Value};
+use super::{DIGEST_LEN, MAGIC, field};
 use crate::creation::Creation;
+use crate::digest;
 
 /// Everything in an encoded member but its indices: its payload and its tags.
 pub(super) enum Rest<'a> {
@@ -37,9 +37,7 @@ impl<'a> Rest<'a> {
         };
         let rewritten = relative && base_ms != source_base;
         let rest = match member.parts.tail {
-            Some(tail) if !rewritten => {
-                Rest::Whole(Span { start: tail, end: member.parts.body.end }.of(&member.aggregate.blob))
-            }
+            Some(tail) if !rewritten => Rest::Whole(tail.of(&member.aggregate.blob)),
             _ => Rest::Parts { member: *member, creation: creation.filter(|_| rewritten) },
         };
         (base_ms, rest)
@@ -72,13 +70,13 @@ impl<'a> Rest<'a> {
 fn kept<'a>(member: &Member<'a>, skip_creation: bool) -> impl Iterator<Item = &'a [u8]> + use<'a> {
     let member = *member;
     let blob: &'a [u8] = &member.aggregate.blob;
-    let mut at = member.parts.body.start;
+    let (mut at, end) = (member.parts.body.start(), member.parts.body.end());
     let mut skip = skip_creation;
     std::iter::from_fn(move || {
         // Everything was checked when the member was parsed: a malformed field cannot come here.
-        while at < member.parts.body.end {
+        while at < end {
             let start = at;
-            let (number, value) = wire::read_field(blob, &mut at, member.parts.body.end)?;
+            let (number, value) = wire::read_field(blob, &mut at, end)?;
             match (number, value) {
                 (field::record::KEY_INDEX | field::record::HASH_KEY_INDEX, _) => {}
                 (field::record::TAG, Value::Bytes(span)) if skip && Member::is_creation_tag(blob, span) => {
@@ -119,9 +117,9 @@ impl Aggregate {
         out.extend_from_slice(&self.blob[..end]);
         wire::put_bytes_key(&mut out, field::ORIGIN, origin.body_len(members));
         origin.write_body(members, &mut out);
-        let mut digest = self.digest.clone();
-        digest.update(&out[end..]);
-        out.extend_from_slice(&digest.finalize());
+        let text = &out[MAGIC.len()..];
+        let digest = self.chain.finish(&text[digest::whole(end - MAGIC.len())..], text.len());
+        out.extend_from_slice(&digest);
         Some(out.into())
     }
 

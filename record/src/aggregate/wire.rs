@@ -63,13 +63,22 @@ pub(crate) fn put_bytes_field(out: &mut Vec<u8>, field: u32, bytes: &[u8]) {
 }
 
 /// Reads a varint; `None` if it is cut off or has more than 64 bits.
-#[inline]
+#[inline(always)]
 pub(crate) fn read_varint(data: &[u8], at: &mut usize) -> Option<u64> {
     let first = *data.get(*at)?;
     *at += 1;
     if first < 0x80 {
         return Some(u64::from(first));
     }
+    // Lengths of payloads have two bytes.
+    if let Some(second @ ..0x80) = data.get(*at).copied() {
+        *at += 1;
+        return Some(u64::from(first & 0x7f) | u64::from(second) << 7);
+    }
+    read_long_varint(data, at, first)
+}
+
+fn read_long_varint(data: &[u8], at: &mut usize, first: u8) -> Option<u64> {
     let mut value = u64::from(first & 0x7f);
     for shift in (7..64).step_by(7) {
         let byte = *data.get(*at)?;
@@ -94,36 +103,66 @@ pub(crate) enum Value {
     Other,
 }
 
-/// Where bytes lie in a blob.
+/// Where bytes lie in a blob of less than 4 GiB.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Span {
-    pub(crate) start: usize,
-    pub(crate) end: usize,
+    start: u32,
+    end: u32,
 }
 
 impl Span {
-    pub(crate) fn of<'a>(&self, blob: &'a [u8]) -> &'a [u8] {
-        &blob[self.start..self.end]
+    pub(crate) const EMPTY: Span = Span { start: 0, end: 0 };
+
+    #[inline]
+    pub(crate) fn new(start: usize, end: usize) -> Self {
+        Self { start: start as u32, end: end as u32 }
+    }
+
+    #[inline]
+    pub(crate) fn start(self) -> usize {
+        self.start as usize
+    }
+
+    #[inline]
+    pub(crate) fn end(self) -> usize {
+        self.end as usize
+    }
+
+    #[inline]
+    pub(crate) fn len(self) -> usize {
+        (self.end - self.start) as usize
+    }
+
+    #[inline]
+    pub(crate) fn of(self, blob: &[u8]) -> &[u8] {
+        &blob[self.start()..self.end()]
     }
 }
 
 /// Reads the field at `at` of `data`, whose message ends at `end`; `None` if it is malformed.
-#[inline]
+#[inline(always)]
 pub(crate) fn read_field(data: &[u8], at: &mut usize, end: usize) -> Option<(u32, Value)> {
     let data = &data[..end];
-    let key = read_varint(data, at)?;
+    // Nearly every field of an aggregate has a key of one byte, and is a number or bytes.
+    let key = match *data.get(*at)? {
+        key if key < 0x80 => {
+            *at += 1;
+            u64::from(key)
+        }
+        _ => read_varint(data, at)?,
+    };
     let field = u32::try_from(key >> 3).ok().filter(|f| *f > 0)?;
     let value = match key & 7 {
         0 => Value::Varint(read_varint(data, at)?),
-        1 => {
-            *at = at.checked_add(8).filter(|e| *e <= end)?;
-            Value::Other
-        }
         2 => {
             let len = usize::try_from(read_varint(data, at)?).ok()?;
             let start = *at;
             *at = start.checked_add(len).filter(|e| *e <= end)?;
-            Value::Bytes(Span { start, end: *at })
+            Value::Bytes(Span::new(start, *at))
+        }
+        1 => {
+            *at = at.checked_add(8).filter(|e| *e <= end)?;
+            Value::Other
         }
         5 => {
             *at = at.checked_add(4).filter(|e| *e <= end)?;
