@@ -45,6 +45,14 @@ pub enum Error {
         /// What the transport said.
         detail: String,
     },
+    /// A message that stops on its way.
+    #[error(
+        "the message did not arrive within {patience:?}; send smaller batches, or over a faster connection"
+    )]
+    Slow {
+        /// How long it was waited for.
+        patience: Duration,
+    },
     /// More than the writer can hold at all.
     #[error(
         "the batch has {bytes} bytes, the gateway holds {limit} for this stream; split it, or raise writer.max_buffered_bytes"
@@ -171,6 +179,7 @@ impl Error {
             Error::EmptyBatch => "batch-empty",
             Error::TooManyRecords { .. } => "batch-too-many-records",
             Error::MessageTooLarge { .. } => "message-too-large",
+            Error::Slow { .. } => "request-too-slow",
             Error::BatchTooLarge { .. } => "batch-too-large",
             Error::Timeout { .. } => "timeout-invalid",
             Error::NotOpened | Error::OpenedTwice | Error::EmptyMessage | Error::Unreadable { .. } => {
@@ -192,7 +201,11 @@ impl Error {
     pub fn is_retryable(&self) -> bool {
         match self {
             Error::Auth(error) => error.is_retryable(),
-            Error::Full { .. } | Error::SpoolFull { .. } | Error::Quota { .. } | Error::Draining => true,
+            Error::Full { .. }
+            | Error::SpoolFull { .. }
+            | Error::Quota { .. }
+            | Error::Slow { .. }
+            | Error::Draining => true,
             _ => false,
         }
     }
@@ -215,6 +228,7 @@ impl Error {
             Error::Auth(error) => error.grpc(),
             Error::StreamNotAllowed { .. } => Code::PermissionDenied,
             Error::Full { .. } | Error::SpoolFull { .. } | Error::Quota { .. } => Code::ResourceExhausted,
+            Error::Slow { .. } => Code::DeadlineExceeded,
             Error::Draining => Code::Unavailable,
             Error::Lost { .. } => Code::Internal,
             _ => Code::InvalidArgument,

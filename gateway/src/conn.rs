@@ -10,7 +10,7 @@ use std::time::{Duration, SystemTime};
 use rustls::pki_types::CertificateDer;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::time::{sleep, timeout};
 use tokio_rustls::server::TlsStream;
 use tokio_util::sync::CancellationToken;
@@ -63,6 +63,8 @@ impl Peer {
 #[derive(Debug)]
 pub(crate) struct Conn {
     io: Io,
+    /// Room for another connection, given back when this one is closed.
+    _place: OwnedSemaphorePermit,
     pub(crate) peer: Arc<Peer>,
 }
 
@@ -142,14 +144,21 @@ pub(crate) fn accept(
     let (ready, conns) = mpsc::channel(WAITING);
     tokio::spawn(async move {
         let turns = Arc::new(Semaphore::new(HANDSHAKES));
+        let places = Arc::new(Semaphore::new(shared.config.max_connections));
         loop {
             // Closed never: it lives as long as this.
             let Ok(turn) = Arc::clone(&turns).acquire_owned().await else { return };
+            let accepting = async {
+                // Without one, connections wait in the system's queue.
+                let place = Arc::clone(&places).acquire_owned().await;
+                (place, listener.accept().await)
+            };
             let accepted = tokio::select! {
-                accepted = listener.accept() => accepted,
+                accepted = accepting => accepted,
                 () = stop.cancelled() => return,
                 () = ready.closed() => return,
             };
+            let (Ok(place), accepted) = accepted else { return };
             let (socket, address) = match accepted {
                 Ok(accepted) => accepted,
                 Err(error) if is_of_the_client(&error) => continue,
@@ -164,7 +173,7 @@ pub(crate) fn accept(
             }
             let Some(tls) = &tls else {
                 let peer = Arc::new(Peer::plain(address));
-                if ready.send(Conn { io: Io::Plain(socket), peer }).await.is_err() {
+                if ready.send(Conn { io: Io::Plain(socket), _place: place, peer }).await.is_err() {
                     return;
                 }
                 continue;
@@ -184,7 +193,8 @@ pub(crate) fn accept(
                             || Peer::plain(address),
                             |certificate| Peer::with(address, certificate),
                         );
-                        let conn = Conn { io: Io::Tls(Box::new(socket)), peer: Arc::new(peer) };
+                        let conn =
+                            Conn { io: Io::Tls(Box::new(socket)), _place: place, peer: Arc::new(peer) };
                         // The server may have stopped meanwhile.
                         let _ = ready.send(conn).await;
                     }

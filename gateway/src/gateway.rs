@@ -14,7 +14,7 @@ use futures_util::future::{OptionFuture, join};
 use headworks_telemetry::{Minter, RecordTracer};
 use headworks_writer::{Stream, Writer};
 use tokio::net::TcpListener;
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 use tokio_stream::StreamExt as _;
@@ -28,7 +28,7 @@ use tracing::{error, info};
 
 use crate::audit::{self, Audit};
 use crate::auth::{self, Auth};
-use crate::config::Config;
+use crate::config::{Config, memory};
 use crate::conn;
 use crate::door::Door;
 use crate::health::{self, Writable};
@@ -187,6 +187,7 @@ impl Gateway {
         );
         let shared = Arc::new(Shared {
             current: Mutex::new(config.clone()),
+            receiving: Arc::new(Semaphore::new(config.receive_bytes)),
             config,
             auth: watch::Sender::new(Arc::new(auth)),
             tls: acceptors.map(|acceptors| Arc::new(Tls::new(acceptors))),
@@ -280,6 +281,7 @@ impl Gateway {
             conn::accept(listener, port, shared.tls.clone(), Arc::clone(&shared), stop_serving.clone())
         };
         let server = Server::builder()
+            .max_concurrent_streams(memory::CALLS_PER_CONNECTION)
             .http2_keepalive_interval(Some(KEEPALIVE.0))
             .http2_keepalive_timeout(Some(KEEPALIVE.1))
             .add_routes(routes)

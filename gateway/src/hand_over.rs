@@ -1,8 +1,10 @@
 //! From the intake to whoever answers for a record: the writer, or the spool.
 
+use std::sync::Arc;
+
 use futures_util::future::{Either, ready};
 use headworks_proto::v1;
-use headworks_writer::{self as writer, Outcome, Placed, Put};
+use headworks_writer::{self as writer, Failure, Landed, Outcomes, Put};
 
 use crate::call;
 use crate::shared::Inbound;
@@ -11,25 +13,22 @@ use crate::spool;
 /// What became of a record that was taken.
 #[derive(Debug)]
 pub(crate) enum Fate {
-    /// The stream has it.
-    Stored(Placed),
+    /// The stream has it: at this index of [`Fates::landed`], and there at this sub-sequence number.
+    Stored(usize, u32),
     /// The spool has it.
     Spooled,
     /// Neither is known to.
     Failed(v1::Error),
 }
 
-impl From<Outcome> for Fate {
-    fn from(outcome: Outcome) -> Self {
-        match outcome {
-            Ok(placed) => Fate::Stored(placed),
-            Err(failure) => Fate::Failed(v1::Error {
-                code: failure.code().to_owned(),
-                message: failure.to_string(),
-                retryable: failure.is_retryable(),
-                outcome_unknown: failure.outcome_unknown(),
-            }),
-        }
+impl From<&Failure> for Fate {
+    fn from(failure: &Failure) -> Self {
+        Fate::Failed(v1::Error {
+            code: failure.code().to_owned(),
+            message: failure.to_string(),
+            retryable: failure.is_retryable(),
+            outcome_unknown: failure.outcome_unknown(),
+        })
     }
 }
 
@@ -44,6 +43,39 @@ impl From<&spool::Failure> for Fate {
     }
 }
 
+/// What became of the records of a batch that were taken.
+#[derive(Debug)]
+pub(crate) enum Fates {
+    Writer(Outcomes),
+    /// Of all of them.
+    Spool(Result<(), spool::Failure>),
+}
+
+impl Fates {
+    /// The Kinesis records that hold records of the batch.
+    pub(crate) fn landed(&self) -> &[Arc<Landed>] {
+        match self {
+            Fates::Writer(outcomes) => outcomes.landed(),
+            Fates::Spool(_) => &[],
+        }
+    }
+
+    /// One per record, in their order.
+    pub(crate) fn each(&self) -> impl Iterator<Item = Fate> {
+        let (written, spooled) = match self {
+            Fates::Writer(outcomes) => (Some(outcomes), None),
+            Fates::Spool(kept) => (None, Some(kept)),
+        };
+        let written = written.into_iter().flat_map(Outcomes::iter).map(|outcome| match outcome {
+            Ok((at, sub_sequence_number)) => Fate::Stored(at, sub_sequence_number),
+            Err(failure) => Fate::from(failure),
+        });
+        let of_all =
+            |kept: &Result<(), spool::Failure>| kept.as_ref().map_or_else(Fate::from, |()| Fate::Spooled);
+        written.chain(spooled.into_iter().flat_map(move |kept| std::iter::repeat_with(move || of_all(kept))))
+    }
+}
+
 /// The answers to a batch that was taken.
 #[derive(Debug)]
 pub(crate) enum Ticket {
@@ -52,15 +84,10 @@ pub(crate) enum Ticket {
 }
 
 impl Ticket {
-    /// One per record, in their order.
-    pub(crate) async fn fates(self) -> Vec<Fate> {
+    pub(crate) async fn fates(self) -> Fates {
         match self {
-            Ticket::Writer(ticket) => ticket.await.into_iter().map(Fate::from).collect(),
-            Ticket::Spool(ticket) => {
-                let records = ticket.records;
-                let kept = ticket.await;
-                (0..records).map(|_| kept.as_ref().map_or_else(Fate::from, |()| Fate::Spooled)).collect()
-            }
+            Ticket::Writer(ticket) => Fates::Writer(ticket.outcomes().await),
+            Ticket::Spool(ticket) => Fates::Spool(ticket.await),
         }
     }
 }

@@ -2,14 +2,15 @@
 
 use std::time::{Duration, SystemTime};
 
+use bytestring::ByteString;
 use headworks_proto::convert::{self, Identity};
-use headworks_proto::{MAX_BATCH_RECORDS, v1};
-use headworks_record::{Creation, Record};
+use headworks_proto::{MAX_BATCH_RECORDS, v1, wire};
+use headworks_record::Record;
 use headworks_telemetry::Parent;
 use headworks_writer::Put;
 use tokio::time::Instant;
 
-use crate::answer::{Kin, Minted, Pending, Slot};
+use crate::answer::{Kin, Minted, Pending, Special};
 use crate::call;
 use crate::principal::Principal;
 use crate::protect::{self, Protection};
@@ -73,7 +74,7 @@ pub(crate) struct Intake<'a> {
 
 impl Intake<'_> {
     /// Checks the batch's size, then each record: what goes to the writer, and what waits for it.
-    pub(crate) fn take(&self, records: Vec<v1::Record>) -> Result<(Vec<Put>, Pending), call::Error> {
+    pub(crate) fn take(&self, records: Vec<wire::Record>) -> Result<(Vec<Put>, Pending), call::Error> {
         match records.len() {
             0 => return Err(call::Error::EmptyBatch),
             1..=MAX_BATCH_RECORDS => {}
@@ -81,36 +82,42 @@ impl Intake<'_> {
         }
         let deadline = Some(Instant::now() + self.timeout);
         let mut puts = Vec::with_capacity(records.len());
-        let mut slots = Vec::with_capacity(records.len());
+        let mut pending = Pending { records: records.len(), special: Vec::new(), arrived: SystemTime::now() };
         let protection = self.inbound.protection();
-        for wire in records {
-            let checked = self.check(wire, &protection).and_then(|(record, slot)| {
+        for (place, wire) in records.into_iter().enumerate() {
+            let checked = self.check(wire, &protection).and_then(|(record, minted)| {
                 let put = Put { record, origin: None, deadline };
                 if self.inbound.spool.is_some() {
                     // Once it is spooled there is nobody to tell.
                     self.inbound.writer.check_size(&put)?;
                 }
-                Ok((put, slot))
+                Ok((put, minted))
             });
-            slots.push(match checked {
-                Ok((put, slot)) => {
+            let special = match checked {
+                Ok((put, minted)) => {
                     puts.push(put);
-                    slot
+                    minted.map(Special::Minted)
                 }
-                Err(error) => Slot::Refused(v1::Error {
+                Err(error) => Some(Special::Refused(v1::Error {
                     code: error.code().to_owned(),
                     message: error.to_string(),
                     retryable: error.is_retryable(),
                     outcome_unknown: false,
-                }),
-            });
+                })),
+            };
+            pending.special.extend(special.map(|special| (place, special)));
         }
-        Ok((puts, Pending { slots, arrived: SystemTime::now() }))
+        Ok((puts, pending))
     }
 
-    fn check(&self, mut wire: v1::Record, protection: &Protection) -> Result<(Record, Slot), Error> {
+    fn check(
+        &self,
+        mut wire: wire::Record,
+        protection: &Protection,
+    ) -> Result<(Record, Option<Minted>), Error> {
         // The conversion lets go of the context that stands beside an id; it becomes a link.
-        let beside = if wire.id.is_empty() { String::new() } else { std::mem::take(&mut wire.traceparent) };
+        let beside =
+            if wire.id.is_empty() { ByteString::new() } else { std::mem::take(&mut wire.traceparent) };
         let (mut record, identity) = convert::from_wire(wire)?;
         let (bytes, limit) = (record.user_bytes(), self.shared.config.max_record_bytes);
         if bytes > limit {
@@ -138,7 +145,7 @@ impl Intake<'_> {
             }
             Identity::None => (minter.mint(self.caller), Some(Kin::Child(self.caller))),
             Identity::Id(id) => {
-                let link = match beside.as_str() {
+                let link = match &*beside {
                     "" => self.caller,
                     text => Parent::from_traceparent(text).map_err(convert::Error::from)?,
                 };
@@ -147,15 +154,8 @@ impl Intake<'_> {
             }
         };
         record.headers.set_creation(creation);
-        Ok((record, self.slot(creation, kin)))
-    }
-
-    fn slot(&self, creation: Creation, kin: Option<Kin>) -> Slot {
-        match kin {
-            Some(kin) if self.shared.tracer.wants(&creation) => {
-                Slot::Minted(Box::new(Minted { creation, kin }))
-            }
-            _ => Slot::Taken,
-        }
+        // A span of it is told from here only if the gateway minted it, and somebody wants spans.
+        let minted = kin.filter(|_| self.shared.tracer.wants(&creation)).map(|kin| Minted { creation, kin });
+        Ok((record, minted))
     }
 }

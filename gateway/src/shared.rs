@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 
 use headworks_telemetry::{Minter, RecordTracer};
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -61,6 +61,8 @@ pub(crate) struct Shared {
     pub(crate) reloaded_at: AtomicU64,
     /// Batches that were held up or refused for a principal's limit, by its name.
     pub(crate) limited: Tally,
+    /// Room for messages that are being read.
+    pub(crate) receiving: Arc<Semaphore>,
     /// In the order of the configuration.
     pub(crate) streams: Vec<Arc<Inbound>>,
     pub(crate) minter: Minter,

@@ -4,7 +4,7 @@ use std::fmt::Debug;
 use std::sync::Arc;
 use std::time::Duration;
 
-use headworks_proto::v1;
+use headworks_proto::{v1, wire};
 use headworks_telemetry::Parent;
 
 use crate::auth::quota::Weight;
@@ -42,7 +42,7 @@ impl<T: TryInto<Duration> + Debug + Copy> Unary<'_, T> {
     pub(crate) async fn put(
         self,
         shared: &Arc<Shared>,
-        records: Vec<v1::Record>,
+        records: Vec<wire::Record>,
         held: impl Send + 'static,
     ) -> Result<Vec<v1::RecordResult>, call::Error> {
         shared.check_open()?;
@@ -66,7 +66,7 @@ impl<T: TryInto<Duration> + Debug + Copy> Unary<'_, T> {
         let (of_task, inbound) = (Arc::clone(shared), Arc::clone(inbound));
         let answered = shared.calls.spawn(async move {
             let _held = (held, permit);
-            pending.answer(ticket.fates().await, &inbound, &of_task.tracer)
+            pending.answer(&ticket.fates().await, &inbound, &of_task.tracer)
         });
         answered.await.map_err(|error| call::Error::Lost { reason: error.to_string() })
     }

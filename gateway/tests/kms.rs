@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod daemon;
+mod inbound;
 mod support;
 
 use std::collections::HashMap;
@@ -25,7 +26,7 @@ use headworks_gateway::protect::{Envelope, Keys, Protection, envelopes};
 use headworks_proto::v1::PutRequest;
 use headworks_proto::v1::gateway_client::GatewayClient;
 use headworks_record::Headers;
-use headworks_record::aggregate::{self, Decoded};
+use inbound::{everything, stack};
 use serde_json::{Value, json};
 use support::{codes, record, soon};
 use tokio::io::{AsyncBufReadExt as _, BufReader};
@@ -202,31 +203,9 @@ async fn what_kms_says_is_told_and_a_data_key_in_use_stays() {
     assert!(keys.get("k").unwrap().protect("/a", b"1").is_ok());
 }
 
-/// The payloads of the only shard.
-async fn stored(client: &aws_sdk_kinesis::Client) -> Vec<Vec<u8>> {
-    let iterator = client
-        .get_shard_iterator()
-        .stream_name("inbound")
-        .shard_id("shardId-000000000000")
-        .shard_iterator_type(aws_sdk_kinesis::types::ShardIteratorType::TrimHorizon);
-    let iterator = iterator.send().await.unwrap().shard_iterator;
-    let got = client.get_records().set_shard_iterator(iterator).send().await.unwrap();
-    let mut payloads = Vec::new();
-    for kinesis in got.records() {
-        let Decoded::Aggregate(aggregate) =
-            aggregate::decode(&Bytes::copy_from_slice(kinesis.data().as_ref())).unwrap()
-        else {
-            panic!()
-        };
-        payloads.extend(aggregate.members().map(|member| member.data().to_vec()));
-    }
-    payloads
-}
-
 #[tokio::test]
 async fn a_gateway_protects_with_keys_of_kms() {
-    let stack = headworks_local::start().await.unwrap();
-    stack.kinesis().create_stream().stream_name("inbound").shard_count(1).send().await.unwrap();
+    let (stack, kinesis) = stack(1).await;
     let fake = FakeKms::start().await;
     let folder = tempfile::tempdir().unwrap();
     let path = |name: &str| folder.path().join(name);
@@ -260,7 +239,7 @@ async fn a_gateway_protects_with_keys_of_kms() {
     let request = PutRequest { records: vec![record("k", r#"{"card": "4111"}"#)], ..Default::default() };
     let answer = soon("an answer", client.put(request)).await.unwrap().into_inner();
     assert_eq!(codes(&answer.results), [""]);
-    let payload = stored(&stack.kinesis()).await.remove(0);
+    let (_, payload) = everything(&kinesis).await.remove(0);
     assert!(!String::from_utf8_lossy(&payload).contains("4111"));
     assert_eq!(envelopes(&payload).unwrap().first().map(Envelope::key_id), Some("k"));
     let keys = Keys::load(&path("keys.toml")).unwrap();

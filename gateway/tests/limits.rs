@@ -8,6 +8,7 @@ use std::net::SocketAddr;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use futures_util::FutureExt as _;
 use headworks_gateway::Config;
 use headworks_gateway::call::ERROR_CODE;
 use headworks_proto::v1::{Header, PutRequest, Record};
@@ -16,7 +17,7 @@ use headworks_record::headers::{MAX_HEADERS, MAX_NAME_BYTES, MAX_TOTAL_BYTES, MA
 use headworks_telemetry::RecordTracer;
 use http_client::post;
 use serde_json::{Value, json};
-use support::{FakeStream, Running, codes, config, record};
+use support::{FakeStream, Running, codes, config, record, soon};
 
 const JSON: &str = "content-type: application/json";
 const MAX_RECORD: usize = 20_000;
@@ -155,4 +156,21 @@ async fn of_a_call() {
         assert_eq!(answer.status, status, "{records} {timeout_ms:?}");
         assert_eq!(answer.json()["error"]["code"].as_str().unwrap_or_default(), code);
     }
+}
+
+#[tokio::test]
+async fn of_connections() {
+    let stream = FakeStream::new("inbound");
+    let config = Config { max_connections: 1, ..config(&[&stream]) };
+    let running = Running::with(config, &[&stream], RecordTracer::disabled()).await;
+    let put = || PutRequest { records: vec![record("k", "x")], ..Default::default() };
+    let mut first = running.client().await;
+    first.put(put()).await.unwrap();
+    let mut second = Box::pin(async { running.client().await.put(put()).await });
+    for _ in 0..20 {
+        first.put(put()).await.unwrap();
+        assert!((&mut second).now_or_never().is_none(), "there is room for one connection");
+    }
+    drop(first);
+    soon("its turn", second).await.unwrap();
 }

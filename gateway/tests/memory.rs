@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod daemon;
+mod inbound;
 mod support;
 
 use std::collections::HashSet;
@@ -11,7 +12,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use aws_sdk_kinesis::types::ShardIteratorType;
 use daemon::Daemon;
 use headworks_local::Fault;
 use headworks_local::faults::Action;
@@ -20,7 +20,7 @@ use headworks_proto::v1::put_stream_request::{Batch, Message as Asked, Open};
 use headworks_proto::v1::put_stream_response::Message as Told;
 use headworks_proto::v1::record_result::Outcome;
 use headworks_proto::v1::{self, PutRequest, PutStreamRequest};
-use headworks_record::aggregate::{self, Decoded};
+use inbound::{everything, stack};
 use support::{record, soon};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
@@ -34,9 +34,9 @@ const MIB: usize = 1 << 20;
 /// The budget that is configured, per stream.
 const BUDGET: usize = 32 * MIB;
 const HTTP_BUFFER: usize = 16 * MIB;
-/// What the process may have, all in all: it holds each record and, once it is sealed, its aggregate; beside them
-/// a batch that is being read for each connection, and the program itself.
-const CEILING: usize = 2 * BUDGET + HTTP_BUFFER + 12 * BATCH * 4 + 64 * MIB;
+/// What the process may have, all in all; the gateway checks that its budgets fit below it.
+const CEILING: usize = 64 * MIB + 16 * (3 * MIB + MIB / 2) + 3 * RECEIVE + 2 * HTTP_BUFFER + BUDGET * 10 / 3;
+const RECEIVE: usize = 16 * MIB;
 const BATCH: usize = 256 * 1024;
 const RECORD: usize = 4096;
 
@@ -179,44 +179,15 @@ fn memory(pid: u32, name: &str) -> usize {
     line.trim_start_matches(':').trim().trim_end_matches(" kB").parse::<usize>().unwrap() * 1024
 }
 
-async fn everything(client: &aws_sdk_kinesis::Client) -> HashSet<u64> {
-    let mut found = HashSet::new();
-    let shards = client.list_shards().stream_name("inbound").send().await.unwrap();
-    for shard in shards.shards() {
-        let asked = client
-            .get_shard_iterator()
-            .stream_name("inbound")
-            .shard_id(shard.shard_id())
-            .shard_iterator_type(ShardIteratorType::TrimHorizon);
-        let mut iterator = asked.send().await.unwrap().shard_iterator;
-        while let Some(at) = iterator.take() {
-            let got = client.get_records().shard_iterator(at).send().await.unwrap();
-            for kinesis in got.records() {
-                let data = bytes::Bytes::copy_from_slice(kinesis.data().as_ref());
-                let Decoded::Aggregate(aggregate) = aggregate::decode(&data).unwrap() else { panic!() };
-                found.extend(aggregate.members().map(|member| {
-                    let text = std::str::from_utf8(member.data()).unwrap();
-                    text.trim_start_matches('"').split(' ').next().unwrap().parse::<u64>().unwrap()
-                }));
-            }
-            if got.millis_behind_latest() != Some(0) || !got.records().is_empty() {
-                iterator = got.next_shard_iterator;
-            }
-        }
-    }
-    found
-}
-
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn memory_stays_under_the_ceiling_while_kinesis_stands_still() {
     let hold = std::env::var("HEADWORKS_HOLD_SECONDS").map_or(3, |text| text.parse().unwrap());
-    let stack = headworks_local::start().await.unwrap();
-    let kinesis = stack.kinesis();
-    kinesis.create_stream().stream_name("inbound").shard_count(4).send().await.unwrap();
+    let (stack, kinesis) = stack(4).await;
     let directory = tempfile::tempdir().unwrap();
     let config = directory.path().join("gateway.toml");
     let text = format!(
         "listen = \"127.0.0.1:0\"\nhttp_listen = \"127.0.0.1:0\"\nhttp_buffer_bytes = {HTTP_BUFFER}\ntimeout_ms = 600000\n\
+         receive_bytes = {RECEIVE}\nmax_connections = 16\nmemory_limit_bytes = {CEILING}\n\
          [[streams]]\nname = \"inbound\"\nwriter.max_buffered_bytes = {BUDGET}\n"
     );
     std::fs::write(&config, text).unwrap();
@@ -278,7 +249,11 @@ async fn memory_stays_under_the_ceiling_while_kinesis_stands_still() {
     let peak = memory(pid, "VmHWM");
     assert!(peak < CEILING, "the peak is {} MiB, the ceiling {} MiB", peak / MIB, CEILING / MIB);
     assert_eq!(gateway.terminate().await, Some(0));
-    let found = everything(&kinesis).await;
+    let number = |payload: &[u8]| {
+        let text = std::str::from_utf8(payload).unwrap();
+        text.trim_start_matches('"').split(' ').next().unwrap().parse::<u64>().unwrap()
+    };
+    let found: HashSet<u64> = everything(&kinesis).await.iter().map(|(_, payload)| number(payload)).collect();
     assert!(acknowledged.len() > 1000);
     assert!(acknowledged.iter().all(|number| found.contains(number)), "an acknowledged record is lost");
     println!(

@@ -4,18 +4,17 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod daemon;
+mod inbound;
 mod support;
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use aws_sdk_kinesis::Client;
-use aws_sdk_kinesis::types::ShardIteratorType;
 use daemon::Daemon;
 use headworks_proto::v1::PutRequest;
 use headworks_proto::v1::gateway_client::GatewayClient;
 use headworks_proto::v1::record_result::Outcome;
-use headworks_record::aggregate::{self, Decoded};
+use inbound::{everything, stack};
 use rand::rngs::SmallRng;
 use rand::{RngExt as _, SeedableRng as _};
 use support::{record, soon};
@@ -54,36 +53,6 @@ impl Producer {
     }
 }
 
-/// The numbers of each key as the stream has them, shard by shard.
-async fn read(client: &Client) -> BTreeMap<String, Vec<u64>> {
-    let mut found: BTreeMap<String, Vec<u64>> = BTreeMap::new();
-    let shards = client.list_shards().stream_name("inbound").send().await.unwrap();
-    for shard in shards.shards() {
-        let iterator = client
-            .get_shard_iterator()
-            .stream_name("inbound")
-            .shard_id(shard.shard_id())
-            .shard_iterator_type(ShardIteratorType::TrimHorizon);
-        let mut iterator = iterator.send().await.unwrap().shard_iterator;
-        while let Some(at) = iterator.take() {
-            let got = client.get_records().shard_iterator(at).send().await.unwrap();
-            for kinesis in got.records() {
-                let data = bytes::Bytes::copy_from_slice(kinesis.data().as_ref());
-                let Decoded::Aggregate(aggregate) = aggregate::decode(&data).unwrap() else { panic!() };
-                for member in aggregate.members() {
-                    let text = std::str::from_utf8(member.data()).unwrap();
-                    let number = text.split(' ').next().unwrap().parse().unwrap();
-                    found.entry(member.key().to_owned()).or_default().push(number);
-                }
-            }
-            if got.millis_behind_latest() != Some(0) || !got.records().is_empty() {
-                iterator = got.next_shard_iterator;
-            }
-        }
-    }
-    found
-}
-
 fn of_environment(name: &str, default: u64) -> u64 {
     std::env::var(name).ok().map_or(default, |text| text.parse().unwrap())
 }
@@ -93,9 +62,7 @@ async fn acknowledged_records_survive_kill_9() {
     let (kills, seed) =
         (of_environment("HEADWORKS_SPOOL_KILLS", 200), of_environment("HEADWORKS_SPOOL_SEED", 1));
     let mut rng = SmallRng::seed_from_u64(seed);
-    let stack = headworks_local::start().await.unwrap();
-    let kinesis = stack.kinesis();
-    kinesis.create_stream().stream_name("inbound").shard_count(2).send().await.unwrap();
+    let (stack, kinesis) = stack(2).await;
     let directory = tempfile::tempdir().unwrap();
     let config = directory.path().join("gateway.toml");
     let text = format!(
@@ -133,7 +100,11 @@ async fn acknowledged_records_survive_kill_9() {
     let gateway = Daemon::start(&config, &stack.kinesis_endpoint()).await;
     assert_eq!(gateway.terminate().await, Some(0));
 
-    let found = read(&kinesis).await;
+    let mut found: BTreeMap<String, Vec<u64>> = BTreeMap::new();
+    for (key, payload) in everything(&kinesis).await {
+        let number = std::str::from_utf8(&payload).unwrap().split(' ').next().unwrap();
+        found.entry(key).or_default().push(number.parse().unwrap());
+    }
     let mut repeats = 0;
     for producer in &producers {
         let there = found.get(&producer.key).map_or(&[][..], Vec::as_slice);

@@ -1,9 +1,5 @@
 //! [`v1::CompactResults`]: the results of a batch, where many records share a place.
 
-use std::collections::HashMap;
-
-use bytestring::ByteString;
-
 use crate::v1::{CompactResults, Place, RecordResult};
 
 /// Why compact results say nothing that makes sense.
@@ -34,33 +30,23 @@ pub enum Error {
 #[derive(Debug, Default)]
 pub struct Builder {
     results: CompactResults,
-    /// By sequence number, which no two aggregates of a stream share, and number of attempts.
-    places: HashMap<(ByteString, u32), u32>,
-    last: Option<(ByteString, u32, u32)>,
 }
 
 impl Builder {
-    /// For so many records.
-    pub fn with_capacity(records: usize) -> Self {
-        let mut builder = Self::default();
-        builder.results.place_of.reserve(records);
-        builder.results.sub_sequence_numbers.reserve(records);
-        builder
+    /// For so many records, of which those that have a place have one of these.
+    pub fn new(places: Vec<Place>, records: usize) -> Self {
+        let results = CompactResults {
+            places,
+            place_of: Vec::with_capacity(records),
+            sub_sequence_numbers: Vec::with_capacity(records),
+            others: Vec::new(),
+        };
+        Self { results }
     }
 
-    /// The next record is stored.
-    pub fn stored(
-        &mut self,
-        shard: &str,
-        sequence_number: &ByteString,
-        sub_sequence_number: u32,
-        attempts: u32,
-    ) {
-        let place = match &self.last {
-            Some((last, of, place)) if last == sequence_number && *of == attempts => *place,
-            _ => self.place(shard, sequence_number, attempts),
-        };
-        self.results.place_of.push(place + 1);
+    /// The next record is stored at the place of this index.
+    pub fn stored(&mut self, place: usize, sub_sequence_number: u32) {
+        self.results.place_of.push(place as u32 + 1);
         self.results.sub_sequence_numbers.push(sub_sequence_number);
     }
 
@@ -73,17 +59,6 @@ impl Builder {
     /// What was written.
     pub fn finish(self) -> CompactResults {
         self.results
-    }
-
-    fn place(&mut self, shard: &str, sequence_number: &ByteString, attempts: u32) -> u32 {
-        let places = &mut self.results.places;
-        let place = *self.places.entry((sequence_number.clone(), attempts)).or_insert_with(|| {
-            let (shard_id, sequence_number) = (shard.to_owned(), sequence_number.to_string());
-            places.push(Place { shard_id, sequence_number, attempts });
-            (places.len() - 1) as u32
-        });
-        self.last = Some((sequence_number.clone(), attempts, place));
-        place
     }
 }
 
@@ -134,21 +109,22 @@ mod tests {
 
     #[test]
     fn what_is_written_is_read() {
-        let (first, second): (ByteString, ByteString) = ("49".into(), "50".into());
-        let mut builder = Builder::with_capacity(5);
-        builder.stored("shardId-0", &first, 0, 1);
-        builder.stored("shardId-1", &second, 7, 1);
+        let place = |sequence_number: &str, attempts| Place {
+            shard_id: "shardId-0".into(),
+            sequence_number: sequence_number.into(),
+            attempts,
+        };
+        let places = vec![place("49", 1), place("50", 2)];
+        let mut builder = Builder::new(places.clone(), 4);
+        builder.stored(0, 0);
+        builder.stored(1, 7);
         builder.other(spooled());
-        builder.stored("shardId-0", &first, 1, 1);
-        // The same aggregate, but this record was put twice.
-        builder.stored("shardId-0", &first, 2, 2);
+        builder.stored(0, 1);
         let mut results = builder.finish();
         let items = read(&mut results).unwrap();
         let stored = |place, sub_sequence_number| Item::Stored { place, sub_sequence_number };
-        assert_eq!(items, [stored(0, 0), stored(1, 7), Item::Other(spooled()), stored(0, 1), stored(2, 2)]);
-        let places: Vec<_> =
-            results.places.iter().map(|p| (&*p.shard_id, &*p.sequence_number, p.attempts)).collect();
-        assert_eq!(places, [("shardId-0", "49", 1), ("shardId-1", "50", 1), ("shardId-0", "49", 2)]);
+        assert_eq!(items, [stored(0, 0), stored(1, 7), Item::Other(spooled()), stored(0, 1)]);
+        assert_eq!(results.places, places);
     }
 
     #[test]

@@ -4,7 +4,7 @@ use headworks_record::{
     Creation, HashKey, Headers, PartitionKey, Record, SpanId, TraceId, creation, headers, key,
 };
 
-use crate::{MAX_ID_BYTES, v1};
+use crate::{MAX_ID_BYTES, v1, wire};
 
 /// Why a record on the wire is not a record.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -86,24 +86,25 @@ pub enum Identity {
     Minted(Creation),
 }
 
-/// Checks a record from the wire.
-pub fn from_wire(wire: v1::Record) -> Result<(Record, Identity), Error> {
+/// Checks a record from the wire, a [`v1::Record`] or a [`wire::Record`].
+pub fn from_wire(wire: impl Into<wire::Record>) -> Result<(Record, Identity), Error> {
+    let wire = wire.into();
     let identity = identity(&wire)?;
     let mut headers = Headers::new();
     for header in wire.headers {
         if headers.get(&header.name).is_some() {
-            return Err(Error::RepeatedHeader { name: header.name });
+            return Err(Error::RepeatedHeader { name: header.name.to_string() });
         }
         headers.set(header.name, header.value)?;
     }
-    let explicit_hash_key = match wire.explicit_hash_key.as_str() {
+    let explicit_hash_key = match &*wire.explicit_hash_key {
         "" => None,
         text => Some(text.parse::<HashKey>()?),
     };
     Ok((Record { key: PartitionKey::new(wire.key)?, explicit_hash_key, headers, data: wire.data }, identity))
 }
 
-fn identity(wire: &v1::Record) -> Result<Identity, Error> {
+fn identity(wire: &wire::Record) -> Result<Identity, Error> {
     if wire.id.len() > MAX_ID_BYTES {
         return Err(Error::IdTooLong { bytes: wire.id.len() });
     }
@@ -114,7 +115,7 @@ fn identity(wire: &v1::Record) -> Result<Identity, Error> {
         return Ok(Identity::Minted(creation_from_wire(creation)?));
     }
     if !wire.id.is_empty() {
-        return Ok(Identity::Id(wire.id.clone()));
+        return Ok(Identity::Id(wire.id.to_string()));
     }
     if wire.traceparent.is_empty() {
         return Ok(Identity::None);

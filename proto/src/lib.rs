@@ -2,10 +2,11 @@
 //!
 //! The types are generated from `proto/headworks/v1/gateway.proto`, whose comments are the reference.
 //! [`convert`] checks what comes over the wire and turns it into a [`headworks_record::Record`];
-//! [`compact`] writes and reads results that many records share.
+//! [`compact`] writes and reads results that many records share, and [`wire`] reads requests without copying texts.
 
 pub mod compact;
 pub mod convert;
+pub mod wire;
 
 /// The generated messages, client and server of `headworks.v1`.
 #[allow(missing_debug_implementations, unreachable_pub, clippy::all)]

@@ -1,13 +1,14 @@
 //! Where records go that are done: counted, traced if they failed, and answered.
 
+use std::sync::Arc;
 use std::time::SystemTime;
 
-use headworks_record::Creation;
 use headworks_telemetry::{RecordTracer, names};
 
 use crate::batches::Batches;
 use crate::item::Item;
-use crate::outcome::{Failure, Outcome};
+use crate::outcome::Failure;
+use crate::outcomes::Landed;
 use crate::stats::{self, Counters};
 
 /// Takes outcomes as they come up; what they add to the counters is added when it is dropped, because an
@@ -32,35 +33,25 @@ impl<'w> Answers<'w> {
         Self { batches, counters, tracer, stream, stored: 0, user_bytes: 0 }
     }
 
-    pub(crate) fn give(&mut self, item: Item, outcome: Outcome) {
-        match &outcome {
-            Ok(_) => {
-                self.stored += 1;
-                self.user_bytes += u64::from(item.user_bytes);
-            }
-            Err(failure) => self.failed(item.creation(), failure),
-        }
-        self.batches.settle(item.batch, item.place, outcome);
+    /// The batches that the items are of.
+    pub(crate) fn batches(&self) -> &Batches {
+        self.batches
     }
 
-    /// Answers for a record that was never an item.
-    pub(crate) fn refuse(
-        &mut self,
-        batch: usize,
-        place: usize,
-        creation: Option<&Creation>,
-        failure: Failure,
-    ) {
-        self.failed(creation, &failure);
-        self.batches.settle(batch, place, Err(failure));
+    pub(crate) fn stored(&mut self, item: &Item, landed: &Arc<Landed>, sub_sequence_number: u32) {
+        self.stored += 1;
+        self.user_bytes += u64::from(item.user_bytes);
+        self.batches.stored(item, landed, sub_sequence_number);
     }
 
-    fn failed(&self, creation: Option<&Creation>, failure: &Failure) {
+    pub(crate) fn failed(&mut self, item: &Item, failure: Failure) {
         stats::add(&self.counters.failed, 1);
-        if let Some(creation) = creation {
+        let content = self.batches.content(item);
+        if let Some(creation) = content.and_then(|content| content.creation()) {
             let (code, message) = (failure.code(), failure.to_string());
             self.tracer.failed(creation, names::SEND, self.stream, SystemTime::now(), code, &message);
         }
+        self.batches.failed(item.batch, item.place, failure);
     }
 }
 

@@ -33,7 +33,7 @@ pub(crate) async fn run(stream: Arc<dyn Stream>, entries: Vec<Entry>, patience: 
             .map(|result| {
                 result.map_err(|error| Trouble {
                     fault: error.fault,
-                    message: error.to_string().into(),
+                    message: Arc::new(error.to_string()),
                     code: error.code,
                 })
             })
@@ -55,5 +55,5 @@ pub(crate) async fn run(stream: Arc<dyn Stream>, entries: Vec<Entry>, patience: 
 
 /// The same trouble for every entry.
 pub(crate) fn all(entries: usize, fault: Fault, code: &str, message: String) -> Vec<Result<Stored, Trouble>> {
-    vec![Err(Trouble { fault, code: code.to_owned(), message: message.into() }); entries]
+    vec![Err(Trouble { fault, code: code.to_owned(), message: Arc::new(message) }); entries]
 }

@@ -6,34 +6,31 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use headworks_record::aggregate::{self, Origin};
-use headworks_record::{Creation, HashKey};
+use headworks_record::aggregate;
+use headworks_record::{Creation, HashKey, key};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, TryAcquireError, mpsc, oneshot};
 use tokio::time::Instant;
 
+use crate::batches::Contents;
 use crate::config::Config;
+use crate::content::Unit;
 use crate::hot::HotKey;
-use crate::item::{Content, Item};
+use crate::item::Item;
 use crate::outcome::{Failure, Outcome, Put};
+use crate::outcomes::Outcomes;
 use crate::parcel::{Encoded, Parcel};
 use crate::stats::{self, Counters, Stats};
 
 /// A batch on its way to the service task.
 #[derive(Debug)]
 pub(crate) struct Batch {
+    pub(crate) contents: Contents,
+    /// One for each, in their order.
     pub(crate) items: Vec<Item>,
-    /// What does not fit.
-    pub(crate) failed: Vec<Unfit>,
-    pub(crate) answer: oneshot::Sender<Vec<Outcome>>,
+    /// What does not fit into a Kinesis record: its place, and why.
+    pub(crate) unfit: Vec<(u32, Failure)>,
+    pub(crate) answer: oneshot::Sender<Outcomes>,
     pub(crate) permit: OwnedSemaphorePermit,
-}
-
-/// A record that does not fit into a Kinesis record.
-#[derive(Debug)]
-pub(crate) struct Unfit {
-    pub(crate) place: usize,
-    pub(crate) creation: Option<Creation>,
-    pub(crate) failure: Failure,
 }
 
 #[derive(Debug)]
@@ -125,7 +122,7 @@ impl Handle {
     /// Dropping the ticket does not take the records back.
     pub async fn put(&self, puts: Vec<Put>) -> Result<Ticket, Refused> {
         let permit = self.room_for(weight_of(&puts)).await?;
-        self.hand_over(puts.len(), puts.into_iter().map(Parcel::Record), permit).await
+        self.hand_over(Unpacked::records(&self.config, puts), permit).await
     }
 
     /// Hands over records and members of encoded aggregates, waiting for room. Records of one key keep the
@@ -135,8 +132,7 @@ impl Handle {
     pub async fn put_parcels(&self, parcels: Vec<Parcel>) -> Result<Ticket, Refused> {
         let weight = parcels.iter().map(|parcel| parcel.bytes() + parcel.records() * HELD).sum();
         let permit = self.room_for(weight).await?;
-        let records = parcels.iter().map(Parcel::records).sum();
-        self.hand_over(records, parcels.into_iter(), permit).await
+        self.hand_over(Unpacked::parcels(&self.config, parcels), permit).await
     }
 
     /// Hands over a batch, or says at once that there is no room.
@@ -149,7 +145,7 @@ impl Handle {
                 retry_after: Duration::from_millis(100),
             },
         })?;
-        self.hand_over(puts.len(), puts.into_iter().map(Parcel::Record), permit).await
+        self.hand_over(Unpacked::records(&self.config, puts), permit).await
     }
 
     /// Waits until every record that was given before is answered; lanes send without lingering.
@@ -201,58 +197,80 @@ impl Handle {
 
     async fn hand_over(
         &self,
-        records: usize,
-        parcels: impl Iterator<Item = Parcel>,
+        unpacked: Unpacked<'_>,
         permit: OwnedSemaphorePermit,
     ) -> Result<Ticket, Refused> {
         let (answer, outcomes) = oneshot::channel();
-        let mut unpacked = Unpacked::new(&self.config, records);
-        parcels.for_each(|parcel| unpacked.take(parcel));
-        let Unpacked { items, failed, .. } = unpacked;
-        let message = Message::Put(Batch { items, failed, answer, permit });
+        let Unpacked { contents, items, unfit, .. } = unpacked;
+        let records = contents.len();
+        let message = Message::Put(Batch { contents, items, unfit, answer, permit });
         self.queue.send(message).await.map_err(|_closed| Refused::Stopped)?;
         stats::add(&self.counters.records, records as u64);
         Ok(Ticket { outcomes, records })
     }
 }
 
-/// Makes items of parcels. Done by whoever hands them over, so that keys are hashed side by side.
+/// Makes items of what is handed over. Done by whoever hands it over, so that keys are hashed side by side.
 struct Unpacked<'c> {
     config: &'c Config,
     deadline: Instant,
-    place: usize,
+    contents: Contents,
     items: Vec<Item>,
-    failed: Vec<Unfit>,
+    unfit: Vec<(u32, Failure)>,
 }
 
 impl<'c> Unpacked<'c> {
     fn new(config: &'c Config, records: usize) -> Self {
         let deadline = Instant::now() + config.deadline();
-        Self { config, deadline, place: 0, items: Vec::with_capacity(records), failed: Vec::new() }
+        let contents = Contents::Records(Vec::new());
+        Self { config, deadline, contents, items: Vec::with_capacity(records), unfit: Vec::new() }
     }
 
-    fn take(&mut self, parcel: Parcel) {
-        match parcel {
-            Parcel::Record(put) => self.take_record(put),
-            Parcel::Members(encoded) => {
-                for (place, bytes) in encoded.members() {
-                    self.take_member(&encoded, place, bytes);
+    fn records(config: &'c Config, puts: Vec<Put>) -> Self {
+        let mut unpacked = Self::new(config, puts.len());
+        // Eight keys at a time take little longer than one.
+        let keyed = puts.iter().map(|put| &put.record).filter(|record| record.explicit_hash_key.is_none());
+        let mut hashes = key::hashes_of(keyed.map(|record| record.key.as_str())).into_iter();
+        for put in &puts {
+            let hash = put.record.explicit_hash_key.or_else(|| hashes.next());
+            unpacked.add_record(put, hash.unwrap_or_else(|| put.record.hash_key()));
+        }
+        unpacked.contents = Contents::Records(puts);
+        unpacked
+    }
+
+    fn parcels(config: &'c Config, parcels: Vec<Parcel>) -> Self {
+        let mut unpacked = Self::new(config, parcels.iter().map(Parcel::records).sum());
+        let mut units = Vec::with_capacity(unpacked.items.capacity());
+        for parcel in parcels {
+            match parcel {
+                Parcel::Record(put) => {
+                    unpacked.add_record(&put, put.record.hash_key());
+                    units.push(Unit::Record(put));
+                }
+                Parcel::Members(encoded) => {
+                    for (place, bytes) in encoded.members() {
+                        unpacked.add_member(&encoded, place, bytes);
+                        let (aggregate, origin) = (Arc::clone(&encoded.aggregate), encoded.origin.clone());
+                        units.push(Unit::Member(aggregate, place, origin));
+                    }
                 }
             }
         }
+        unpacked.contents = Contents::Units(units);
+        unpacked
     }
 
-    fn take_record(&mut self, put: Put) {
-        let fits = check_size(self.config, &put);
-        let Put { record, origin, deadline } = put;
-        let hash = record.hash_key();
+    fn add_record(&mut self, put: &Put, hash: HashKey) {
+        let record = &put.record;
         let bytes = record.user_bytes();
         // Names and lengths of fields, of a creation context and of each header.
         let encoded = bytes + 64 + 8 * record.headers.len();
-        self.add(fits, Content::Record(record), hash, origin, deadline, (bytes, encoded));
+        let sampled = record.headers.creation().is_some_and(Creation::is_sampled);
+        self.add(check_size(self.config, put), hash, put.deadline, sampled, (bytes, encoded));
     }
 
-    fn take_member(&mut self, encoded: &Encoded, place: u32, bytes: usize) {
+    fn add_member(&mut self, encoded: &Encoded, place: u32, bytes: usize) {
         let Some(member) = encoded.aggregate.member(place as usize) else { return };
         let limit = self.config.max_record_bytes;
         let alone = || aggregate::Builder::new().len_with_member(&member, encoded.origin.as_deref());
@@ -261,40 +279,35 @@ impl<'c> Unpacked<'c> {
             _ => fits(alone() + headworks_record::key::MAX_KEY_CHARS, limit),
         };
         // Checked when the parcel was made.
-        let hash = member.hash_key().unwrap_or_else(|_| headworks_record::key::hash_of(member.key()));
-        let content = Content::Member(Arc::clone(&encoded.aggregate), place);
-        let user = member.user_bytes();
-        self.add(fits, content, hash, encoded.origin.clone(), encoded.deadline, (user, bytes + 8));
+        let hash = member.hash_key().unwrap_or_else(|_| key::hash_of(member.key()));
+        let sampled = member.known_creation().is_some_and(Creation::is_sampled);
+        self.add(fits, hash, encoded.deadline, sampled, (member.user_bytes(), bytes + 8));
     }
 
     fn add(
         &mut self,
         fits: Result<(), Failure>,
-        content: Content,
         hash: HashKey,
-        origin: Option<Arc<Origin>>,
         deadline: Option<Instant>,
+        sampled: bool,
         (user_bytes, encoded_bytes): (usize, usize),
     ) {
-        let place = self.place;
-        self.place += 1;
-        let item = Item {
-            content,
-            origin,
+        let place = self.items.len() as u32;
+        if let Err(failure) = fits {
+            self.unfit.push((place, failure));
+        }
+        self.items.push(Item {
             hash,
             deadline: deadline.unwrap_or(self.deadline),
+            last: None,
             batch: 0,
             place,
             attempts: 0,
-            maybe_stored: false,
-            last: None,
             user_bytes: user_bytes as u32,
             encoded_bytes: encoded_bytes as u32,
-        };
-        match fits {
-            Ok(()) => self.items.push(item),
-            Err(failure) => self.failed.push(Unfit { place, creation: item.creation().copied(), failure }),
-        }
+            maybe_stored: false,
+            sampled,
+        });
     }
 }
 
@@ -306,21 +319,31 @@ fn fits(bytes: usize, limit: usize) -> Result<(), Failure> {
 #[derive(Debug)]
 #[must_use = "dropping a ticket leaves the records on their way but forgets what becomes of them"]
 pub struct Ticket {
-    outcomes: oneshot::Receiver<Vec<Outcome>>,
+    outcomes: oneshot::Receiver<Outcomes>,
     records: usize,
+}
+
+impl Ticket {
+    /// The outcomes as the writer keeps them, without a place of its own for each record: for batches of many.
+    pub async fn outcomes(self) -> Outcomes {
+        let Self { outcomes, records } = self;
+        outcomes.await.unwrap_or_else(|_gone| gone(records))
+    }
+}
+
+/// The service task was dropped: puts may have been in flight.
+fn gone(records: usize) -> Outcomes {
+    let last = "the writer's task was dropped".to_owned();
+    Outcomes::all_failed(records, Failure::OutcomeUnknown { attempts: 0, last })
 }
 
 impl Future for Ticket {
     type Output = Vec<Outcome>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Vec<Outcome>> {
-        Pin::new(&mut self.outcomes).poll(cx).map(|outcomes| {
-            // The service task was dropped: puts may have been in flight.
-            outcomes.unwrap_or_else(|_gone| {
-                let failure =
-                    Failure::OutcomeUnknown { attempts: 0, last: "the writer's task was dropped".to_owned() };
-                vec![Err(failure); self.records]
-            })
-        })
+        let records = self.records;
+        Pin::new(&mut self.outcomes)
+            .poll(cx)
+            .map(|outcomes| outcomes.unwrap_or_else(|_gone| gone(records)).into())
     }
 }

@@ -7,6 +7,7 @@ use bytestring::ByteString;
 use headworks_record::ShardId;
 use tokio::time::Instant;
 
+use crate::batches::Batches;
 use crate::item::Item;
 
 /// How long a key must lead before it is named.
@@ -54,11 +55,21 @@ struct Leader {
 
 impl Watch {
     /// Looks at an aggregate that goes while more than fits waits behind it.
-    pub(crate) fn look(&mut self, items: &[Item], lane: &ByteString, shard: &ShardId, now: Instant) {
-        let Some(key) = majority(items) else { return self.forget() };
-        let bytes = |items: &mut dyn Iterator<Item = &Item>| items.map(|i| u64::from(i.user_bytes)).sum();
-        let all: u64 = bytes(&mut items.iter());
-        let its: u64 = bytes(&mut items.iter().filter(|item| item.key() == key));
+    pub(crate) fn look(
+        &mut self,
+        items: &[Item],
+        batches: &Batches,
+        lane: &ByteString,
+        shard: &ShardId,
+        now: Instant,
+    ) {
+        let keyed = || {
+            let key = |item: &Item| batches.content(item).map_or("", |content| content.key());
+            items.iter().map(move |item| (key(item), u64::from(item.user_bytes)))
+        };
+        let Some(key) = majority(keyed()) else { return self.forget() };
+        let all: u64 = keyed().map(|(_, bytes)| bytes).sum();
+        let its: u64 = keyed().filter(|(of, _)| *of == key).map(|(_, bytes)| bytes).sum();
         if its * 2 <= all {
             return self.forget();
         }
@@ -87,12 +98,11 @@ impl Watch {
 }
 
 /// The only key that may have more than half of the bytes (Boyer and Moore's majority vote).
-fn majority(items: &[Item]) -> Option<&str> {
-    let mut candidate: Option<&str> = None;
+fn majority<'k>(keyed: impl Iterator<Item = (&'k str, u64)>) -> Option<&'k str> {
+    let mut candidate: Option<&'k str> = None;
     let mut votes = 0u64;
-    for item in items {
-        let weight = u64::from(item.user_bytes).max(1);
-        let key = item.key();
+    for (key, bytes) in keyed {
+        let weight = bytes.max(1);
         match candidate {
             Some(known) if known == key => votes += weight,
             _ if votes < weight => {

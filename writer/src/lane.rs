@@ -1,14 +1,14 @@
 //! One lane: records that wait, at most one aggregate that is sealed, and whether it is in flight.
 
 use std::collections::VecDeque;
-use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use headworks_record::aggregate::{self, Aggregate};
+use headworks_record::aggregate::{self, Unsealed};
 use headworks_record::{HashKey, HashRange, PartitionKey, ShardId};
 use tokio::time::Instant;
 
+use crate::batches::Batches;
 use crate::config::Config;
 use crate::hot::Watch;
 use crate::item::Item;
@@ -44,9 +44,31 @@ impl Sealing {
 pub(crate) struct Sealed {
     pub(crate) entry: Entry,
     pub(crate) items: Vec<Item>,
+    /// What becomes of the entry's data with its MD5, which those of one call get together.
+    unsealed: Option<Unsealed>,
 }
 
 impl Sealed {
+    /// What the service will count.
+    pub(crate) fn bytes(&self) -> usize {
+        let unsealed = self.unsealed.as_ref().map_or(0, Unsealed::blob_len);
+        self.entry.bytes() + unsealed
+    }
+
+    /// Completes the entries of a call.
+    pub(crate) fn complete<'s>(call: impl Iterator<Item = &'s mut Sealed>) {
+        let (mut places, mut unsealed) = (Vec::new(), Vec::new());
+        for Sealed { entry, unsealed: of, .. } in call {
+            if let Some(blob) = of.take() {
+                places.push(&mut entry.data);
+                unsealed.push(blob);
+            }
+        }
+        for (place, blob) in places.into_iter().zip(Unsealed::seal_all(unsealed)) {
+            *place = blob;
+        }
+    }
+
     /// The latest deadline of its members: after that, nobody waits for it.
     pub(crate) fn latest_deadline(&self) -> Option<Instant> {
         self.items.iter().map(|item| item.deadline).max()
@@ -186,6 +208,7 @@ impl Lane {
         &mut self,
         sealing: &Sealing,
         builder: &mut aggregate::Builder,
+        batches: &Batches,
         now: Instant,
         hurry: bool,
     ) {
@@ -203,19 +226,22 @@ impl Lane {
         let limit = ((limit as f64 * self.ratio) as usize).min(sealing.max_record_bytes);
         let limit = limit.saturating_sub(self.label.text().len());
         let Some(hash) = self.waiting.front().map(|first| first.hash) else { return };
-        let (items, data) = match self.carried_on(limit, most) {
-            Some((members, data)) => (self.waiting.drain(..members).collect(), data),
-            None => self.build(limit, builder),
+        let (items, data, unsealed) = match self.carried_on(limit, most, batches) {
+            Some((members, data)) => (self.waiting.drain(..members).collect(), data, None),
+            None => {
+                let (items, unsealed) = self.build(limit, builder, batches);
+                (items, Bytes::new(), Some(unsealed))
+            }
         };
         self.waiting_bytes -= items.iter().map(|item: &Item| item.encoded_bytes as usize).sum::<usize>();
-        let data = match sealing.zstd_level {
-            Some(level) => self.compress(data, hash, level),
-            None => data,
+        let (data, unsealed) = match sealing.zstd_level {
+            Some(level) => (self.compress(unsealed.map_or(data, Unsealed::seal), hash, level), None),
+            None => (data, unsealed),
         };
         // A lone record is wrapped too, whatever it holds: under a partition key of its own it could be
         // overtaken by what follows it in the lane, where a reader works on partition keys side by side.
         let entry = Entry { partition_key: self.label.text().clone(), explicit_hash_key: Some(hash), data };
-        self.front = Some(Sealed { entry, items });
+        self.front = Some(Sealed { entry, items, unsealed });
     }
 
     fn compress(&mut self, data: Bytes, hash: HashKey, level: i32) -> Bytes {
@@ -231,27 +257,32 @@ impl Lane {
         if self.ratio == 1.0 { bytes } else { (bytes as f64 / self.ratio) as usize }
     }
 
-    fn build(&mut self, limit: usize, builder: &mut aggregate::Builder) -> (Vec<Item>, Bytes) {
+    fn build(
+        &mut self,
+        limit: usize,
+        builder: &mut aggregate::Builder,
+        batches: &Batches,
+    ) -> (Vec<Item>, Unsealed) {
         let mut members = 0;
-        for item in &self.waiting {
-            if members == 0 {
+        for content in self.waiting.iter().map(|item| batches.content(item)) {
+            match content {
                 // One that is too large for an aggregate goes alone.
-                item.push_to(builder);
-            } else if !item.push_within(builder, limit) {
-                break;
+                Some(content) if members == 0 => content.push_to(builder),
+                Some(content) if !content.push_within(builder, limit) => break,
+                _ => {}
             }
             members += 1;
         }
-        (self.waiting.drain(..members).collect(), builder.take())
+        (self.waiting.drain(..members).collect(), builder.take_unsealed())
     }
 
     /// The bytes of an encoded aggregate all of whose members stand in front, if they go on as they are.
     ///
     /// Small ones are put together with what follows, so that they share a Kinesis record.
-    fn carried_on(&self, limit: usize, most: usize) -> Option<(usize, Bytes)> {
-        let first = self.waiting.front()?;
-        let aggregate: &Arc<Aggregate> = first.whole(self.waiting.iter())?;
-        let origin = first.origin.as_deref();
+    fn carried_on(&self, limit: usize, most: usize, batches: &Batches) -> Option<(usize, Bytes)> {
+        let first = batches.content(self.waiting.front()?)?;
+        let waiting = self.waiting.iter().map_while(|item| batches.content(item));
+        let (aggregate, origin) = first.whole(waiting)?;
         let bytes = aggregate.carried_on_len(origin).filter(|bytes| *bytes <= most)?;
         let alone = match self.waiting.get(aggregate.len()) {
             None => true,
@@ -267,14 +298,20 @@ impl Lane {
     pub(crate) fn next_bytes(&self, aggregate_bytes: usize) -> usize {
         let first = self.waiting.front().map_or(0, |item| item.encoded_bytes as usize);
         let unsealed = || self.on_the_stream(self.waiting_bytes).min(aggregate_bytes.max(first));
-        self.front.as_ref().map_or_else(unsealed, |sealed| sealed.entry.bytes())
+        self.front.as_ref().map_or_else(unsealed, Sealed::bytes)
     }
 
     /// Looks for a key that alone brings more than the shard takes: one that leads while the shard is
     /// throttled and a further aggregate waits.
-    pub(crate) fn look_for_hot_keys(&mut self, sent: &Sealed, throttled: bool, now: Instant) {
-        if throttled && self.waiting_bytes >= sent.entry.bytes() / 2 {
-            self.watch.look(&sent.items, self.label.text(), &self.shard, now);
+    pub(crate) fn look_for_hot_keys(
+        &mut self,
+        sent: &Sealed,
+        throttled: bool,
+        batches: &Batches,
+        now: Instant,
+    ) {
+        if throttled && self.waiting_bytes >= sent.bytes() / 2 {
+            self.watch.look(&sent.items, batches, self.label.text(), &self.shard, now);
         } else {
             self.watch.forget();
         }

@@ -15,7 +15,8 @@ use crate::hot::HotKey;
 use crate::item::Item;
 use crate::lane::{Lane, Sealed, Sealing};
 use crate::limiter::Limiter;
-use crate::outcome::{Failure, Placed};
+use crate::outcome::Failure;
+use crate::outcomes::Landed;
 use crate::stream::{Capacity, Fault, Stored};
 
 /// An aggregate in flight, and the lane that it came from.
@@ -34,7 +35,7 @@ pub(crate) struct Flight {
 pub(crate) struct Trouble {
     pub(crate) fault: Fault,
     pub(crate) code: String,
-    pub(crate) message: Arc<str>,
+    pub(crate) message: Arc<String>,
 }
 
 /// A lane of an older shard map that still has an aggregate in flight: its keys stay closed.
@@ -135,14 +136,14 @@ impl Schedule {
             self.lanes[index].queued = false;
             let expired = self.lanes[index].take_expired(now);
             let hot = self.lanes[index].watch.hot().cloned();
-            expired.into_iter().for_each(|item| expire(item, hot.as_deref(), answers));
+            expired.iter().for_each(|item| expire(item, hot.as_deref(), answers));
             if !self.may_send(index, now, hurry) || self.is_limited(index, now) {
                 self.watch_deadline(index);
                 continue;
             }
             let lane = &mut self.lanes[index];
-            lane.seal(&self.sealing, &mut self.builder, now, hurry);
-            let bytes = lane.front.as_ref().map_or(0, |sealed| sealed.entry.bytes());
+            lane.seal(&self.sealing, &mut self.builder, answers.batches(), now, hurry);
+            let bytes = lane.front.as_ref().map_or(0, Sealed::bytes);
             let fits = call.len() < self.config.call_entries && call_bytes + bytes <= self.config.call_bytes;
             if !room || !fits {
                 self.queue(index);
@@ -153,11 +154,12 @@ impl Schedule {
                 call_bytes += bytes;
                 let limiter = &mut self.limiters[index / usize::from(self.lanes_per_shard.get())];
                 limiter.take(bytes);
-                lane.look_for_hot_keys(&sealed, limiter.is_on(), now);
+                lane.look_for_hot_keys(&sealed, limiter.is_on(), answers.batches(), now);
                 let shard = lane.shard.clone();
                 call.push(Flight { generation: self.generation, lane: index, shard, sealed, sent: now });
             }
         }
+        Sealed::complete(call.iter_mut().map(|flight| &mut flight.sealed));
         call
     }
 
@@ -176,13 +178,13 @@ impl Schedule {
                 if flight.generation == self.generation {
                     self.lanes[flight.lane].failures = 0;
                 }
-                place(flight.sealed, &stored, answers);
+                place(&flight.sealed, stored, answers);
             }
             Ok(stored) => self.parked.push((flight, stored)),
             Err(trouble) if trouble.fault == Fault::Permanent => {
                 self.close(&flight);
                 let failure = Failure::Refused { code: trouble.code, message: trouble.message.to_string() };
-                flight.sealed.items.into_iter().for_each(|item| answers.give(item, Err(failure.clone())));
+                flight.sealed.items.iter().for_each(|item| answers.failed(item, failure.clone()));
             }
             Err(trouble) => self.put_back(flight, &trouble, now, rng),
         }
@@ -360,10 +362,10 @@ impl Schedule {
         self.close(&flight);
         let mut sealed = flight.sealed;
         self.misplaced += 1;
+        let last = Arc::new(format!("the stream was resharded; {} took the aggregate", stored.shard));
         for item in &mut sealed.items {
             item.maybe_stored = true;
-            item.last =
-                Some(Arc::from(format!("the stream was resharded; {} took the aggregate", stored.shard)));
+            item.last = Some(Arc::clone(&last));
         }
         self.put_first(sealed.items);
     }
@@ -378,7 +380,7 @@ impl Schedule {
                 flight.sealed.items.into_iter().partition(|item| item.deadline <= now);
             for mut item in expired {
                 item.maybe_stored = true;
-                expire(item, None, answers);
+                expire(&item, None, answers);
             }
             flight.sealed.items = live;
             if flight.sealed.items.is_empty() {
@@ -420,21 +422,22 @@ fn lanes_of(map: &ShardMap, count: LaneCount) -> Vec<Lane> {
     map.open().iter().flat_map(|shard| (0..count.get()).map(move |number| lane(shard, number))).collect()
 }
 
-fn place(sealed: Sealed, stored: &Stored, answers: &mut Answers<'_>) {
-    for (item, sub_sequence_number) in sealed.items.into_iter().zip(0..) {
-        let placed = Placed {
-            shard: stored.shard.clone(),
-            sequence_number: stored.sequence_number.clone(),
-            sub_sequence_number,
-            attempts: item.attempts,
-        };
-        answers.give(item, Ok(placed));
+fn place(sealed: &Sealed, stored: Stored, answers: &mut Answers<'_>) {
+    let Stored { shard, sequence_number } = stored;
+    let first = sealed.items.first().map_or(0, |item| item.attempts);
+    let mut landed = Arc::new(Landed { shard, sequence_number, attempts: first });
+    for (item, sub_sequence_number) in sealed.items.iter().zip(0..) {
+        // After a reshard, records that were put more often may share an aggregate with others.
+        if item.attempts != landed.attempts {
+            landed = Arc::new(Landed { attempts: item.attempts, ..Landed::clone(&landed) });
+        }
+        answers.stored(item, &landed, sub_sequence_number);
     }
 }
 
-fn expire(item: Item, hot: Option<&HotKey>, answers: &mut Answers<'_>) {
+fn expire(item: &Item, hot: Option<&HotKey>, answers: &mut Answers<'_>) {
     let attempts = item.attempts;
-    let mut last = item.last.as_deref().unwrap_or("it waited behind others").to_owned();
+    let mut last = item.last.as_ref().map_or("it waited behind others", |last| last).to_owned();
     if let Some(hot) = hot {
         last = format!("{last}; {hot}");
     }
@@ -443,5 +446,5 @@ fn expire(item: Item, hot: Option<&HotKey>, answers: &mut Answers<'_>) {
     } else {
         Failure::DeadlineExceeded { attempts, last }
     };
-    answers.give(item, Err(failure));
+    answers.failed(item, failure);
 }

@@ -20,10 +20,11 @@ use crate::answers::Answers;
 use crate::batches::Batches;
 use crate::call::{self, Answered};
 use crate::config::{Config, ConfigError};
-use crate::handle::{Batch, Handle, HotKeys, Message, Unfit};
+use crate::handle::{Batch, Handle, HotKeys, Message};
 use crate::hot::HotKey;
 use crate::item::Item;
 use crate::outcome::Failure;
+use crate::outcomes::Outcomes;
 use crate::schedule::{Flight, Schedule, Trouble};
 use crate::stats::{self, Counters};
 use crate::stream::{CallError, Capacity, Fault, ListedShard, Stored, Stream};
@@ -238,18 +239,19 @@ impl Writer {
     }
 
     fn accept(&mut self, batch: Batch) {
-        let Batch { items, failed, answer, permit } = batch;
-        if items.is_empty() && failed.is_empty() {
-            let _ = answer.send(Vec::new());
+        let Batch { contents, items, unfit, answer, permit } = batch;
+        if items.is_empty() {
+            let _ = answer.send(Outcomes::open(0));
             return;
         }
-        let number = self.batches.open(items.len() + failed.len(), answer, permit);
-        for Unfit { place, creation, failure } in failed {
-            answers!(self).refuse(number, place, creation.as_ref(), failure);
-        }
+        let number = self.batches.open(contents, answer, permit);
+        let mut unfit = unfit.into_iter().peekable();
         for mut item in items {
             item.batch = number;
-            self.schedule.push(item);
+            match unfit.next_if(|(place, _)| *place == item.place) {
+                None => self.schedule.push(item),
+                Some((_, failure)) => answers!(self).failed(&item, failure),
+            }
         }
     }
 
@@ -372,7 +374,8 @@ impl Writer {
             ]
         };
         let step = Step::send(self.stream.name(), started, ended);
-        let creations = items().filter_map(|item| item.creation());
+        let sampled = items().filter(|item| item.sampled);
+        let creations = sampled.filter_map(|item| self.batches.content(item)?.creation());
         let records = flights.iter().map(|flight| flight.sealed.items.len()).sum();
         self.tracer.batch(step, creations, records, attributes, outcome);
     }
@@ -393,13 +396,14 @@ impl Writer {
         let mut answers = answers!(self);
         for item in left {
             let failure = if item.maybe_stored {
+                let last = item.last.as_ref();
                 let last =
-                    item.last.as_deref().unwrap_or("the writer stopped while a put was in flight").to_owned();
+                    last.map_or("the writer stopped while a put was in flight", |last| last).to_owned();
                 Failure::OutcomeUnknown { attempts: item.attempts, last }
             } else {
                 Failure::Stopped
             };
-            answers.give(item, Err(failure));
+            answers.failed(&item, failure);
         }
         Report { unanswered }
     }

@@ -81,6 +81,37 @@ async fn a_throttled_lane_holds_nobody_else() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_call_that_is_not_answered_holds_its_own_lanes_alone() {
+    let patient = Config { attempt_timeout_ms: 300_000, deadline_ms: 600_000, ..Config::default() };
+    let running = start(3, patient).await;
+    running.stream.with(|state| state.straggling_label = Some("shardId-000000000000".into()));
+    let of = |hash, n| {
+        let mut record = numbered("k", n);
+        record.explicit_hash_key = Some(HashKey(hash));
+        vec![Put::new(record)]
+    };
+    let begin = Instant::now();
+    let straggler = running.writer.put(of(0, 0)).await.unwrap();
+    while running.stream.with(|state| state.calls.is_empty()) {
+        tokio::task::yield_now().await;
+    }
+    let behind = running.writer.put(of(1, 1)).await.unwrap();
+    for n in 0..20 {
+        for hash in [u128::MAX / 2, u128::MAX] {
+            assert!(running.writer.put(of(hash, n)).await.unwrap().await[0].is_ok());
+        }
+    }
+    assert!(begin.elapsed() < Duration::from_secs(30), "{:?}", begin.elapsed());
+    assert_eq!(running.writer.stats().stored, 40);
+    let first = straggler.await.remove(0).unwrap();
+    assert!(begin.elapsed() >= Duration::from_secs(60));
+    // What was given after it in its lane went after it.
+    let second = behind.await.remove(0).unwrap();
+    assert!(begin.elapsed() >= Duration::from_secs(120));
+    assert!(first.sequence_number.parse::<u64>().unwrap() < second.sequence_number.parse().unwrap());
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_deadline_says_whether_the_record_may_be_stored() {
     let running = start(1, Config { deadline_ms: 500, ..Config::default() }).await;
     running.stream.with(|state| state.misbehaviour = Misbehaviour { refuse_call: 1.0, ..Default::default() });

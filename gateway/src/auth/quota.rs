@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use headworks_proto::v1;
+use headworks_proto::wire;
 use tokio::time::Instant;
 
 use crate::config::PrincipalConfig;
@@ -18,8 +18,8 @@ pub(crate) struct Weight {
 }
 
 impl Weight {
-    pub(crate) fn of(records: &[v1::Record]) -> Self {
-        let bytes = |record: &v1::Record| {
+    pub(crate) fn of(records: &[wire::Record]) -> Self {
+        let bytes = |record: &wire::Record| {
             let headers = record.headers.iter().map(|h| h.name.len() + h.value.len()).sum::<usize>();
             (record.key.len() + headers + record.data.len()) as u64
         };

@@ -200,6 +200,18 @@ pub enum Error {
         /// What is wrong, and how it is put right.
         reason: String,
     },
+    /// The budgets do not fit into the memory.
+    #[error(
+        "memory_limit_bytes is {limit}, and the budgets may take {needed} ({parts}); lower one of these, or raise the limit"
+    )]
+    Memory {
+        /// What they add up to.
+        needed: u64,
+        /// The limit.
+        limit: u64,
+        /// What takes how much.
+        parts: String,
+    },
     /// It would be reachable from elsewhere, and nobody is authenticated.
     #[error(
         "{setting} is {listen}, which is reachable from other machines, and nobody is authenticated; set [auth], listen on 127.0.0.1, or set allow_beyond_loopback = true if the network itself keeps others out"

@@ -18,6 +18,7 @@ mod auth;
 mod error;
 mod listen;
 mod load;
+pub(crate) mod memory;
 mod protect;
 mod spool;
 mod stream;
@@ -61,6 +62,16 @@ pub struct Config {
     /// The most bytes of request bodies over HTTP that are being read or whose records are unanswered.
     /// Default 67,108,864; 16,777,216 (the largest body) to 1,073,741,824.
     pub http_buffer_bytes: usize,
+    /// The most bytes of messages over gRPC that are being read or wait for room in their writer. A message beyond it
+    /// is not read yet. Default 67,108,864; 16,777,216 (the largest message) to 1,073,741,824.
+    pub receive_bytes: usize,
+    /// The most connections of each listener; more wait. Default 1,024; 1 to 65,536.
+    pub max_connections: usize,
+    /// The ceiling of the process's memory. The gateway does not start with budgets (`receive_bytes`,
+    /// `http_buffer_bytes`, `max_connections`, each stream's `writer.max_buffered_bytes` and `spool.pending_bytes`) that
+    /// could exceed it. Default: none; what the budgets add up to is the ceiling.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub memory_limit_bytes: Option<u64>,
     /// The origins whose web pages may send records over HTTP, such as `https://shop.example`, or `*`
     /// for all. Default: none; a browser's request from another origin is refused.
     pub cors_origins: Vec<String>,
@@ -115,6 +126,9 @@ impl Default for Config {
             listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 4400)),
             http_listen: None,
             http_buffer_bytes: 64 << 20,
+            receive_bytes: 64 << 20,
+            max_connections: 1024,
+            memory_limit_bytes: None,
             cors_origins: Vec::new(),
             allow_beyond_loopback: false,
             allow_unencrypted: false,
@@ -147,6 +161,8 @@ impl Config {
     pub fn validate(&self) -> Result<(), Error> {
         self.check_listeners()?;
         check("http_buffer_bytes", self.http_buffer_bytes as u64, MAX_MESSAGE_BYTES as u64, 1 << 30)?;
+        check("receive_bytes", self.receive_bytes as u64, MAX_MESSAGE_BYTES as u64, 1 << 30)?;
+        check("max_connections", self.max_connections as u64, 1, 65_536)?;
         self.check_origins()?;
         check("max_record_bytes", self.max_record_bytes as u64, 1, 10 << 20)?;
         check("timeout_ms", self.timeout_ms, 1, MAX_TIMEOUT.as_millis() as u64)?;
@@ -168,6 +184,7 @@ impl Config {
             }
         }
         self.check_auth()?;
+        self.check_memory()?;
         match &self.default_stream {
             Some(name) if !names.contains(name.as_str()) => {
                 let served = self.streams.iter().map(|s| s.name.as_str()).collect::<Vec<_>>().join(", ");

@@ -65,6 +65,39 @@ fn mistakes_are_named() {
 }
 
 #[test]
+fn budgets_fit_below_the_memory_limit_or_are_refused() {
+    let budgets = "receive_bytes = 16777216\nmax_connections = 16\n";
+    let stream = "[[streams]]\nname = \"a\"\nwriter.max_buffered_bytes = 33554432\n";
+    let needed = load(&format!("{budgets}{stream}"), &[]).unwrap().memory();
+    // 64 for the program, 3 for a connection, three times what is received, 10/3 of what is written.
+    assert_eq!(needed, (64 << 20) + 16 * (3 << 20) + 3 * (16 << 20) + (32 << 20) * 10 / 3);
+    let with =
+        |limit: u64, more: &str| load(&format!("memory_limit_bytes = {limit}\n{more}{budgets}{stream}"), &[]);
+    assert_eq!(with(needed, "").unwrap().memory_limit_bytes, Some(needed));
+    let error = with(needed - 1, "").unwrap_err();
+    assert_eq!(error.code(), "config-invalid");
+    let text = error.to_string();
+    for part in
+        [&needed.to_string(), &(needed - 1).to_string(), "48 MiB for receive_bytes", "raise the limit"]
+    {
+        assert!(text.contains(part), "{text}");
+    }
+    assert!(!text.contains("http_buffer_bytes"), "{text}");
+    // Another listener has bodies and connections of its own.
+    let http = "http_listen = \"127.0.0.1:0\"\n";
+    let text = with(needed, http).unwrap_err().to_string();
+    assert!(text.contains("128 MiB for http_buffer_bytes"), "{text}");
+    let twice = format!("{stream}[[streams]]\nname = \"b\"\n");
+    assert!(load(&format!("memory_limit_bytes = {needed}\n{budgets}{twice}"), &[]).is_err());
+    for (setting, bounds) in
+        [("receive_bytes = 16777215", "from 16777216"), ("max_connections = 0", "from 1 to")]
+    {
+        let text = load(&format!("{setting}\n{stream}"), &[]).unwrap_err().to_string();
+        assert!(text.contains(bounds), "{text}");
+    }
+}
+
+#[test]
 fn settings_of_http() {
     let stream = "[[streams]]\nname = \"a\"\n";
     let config = load(stream, &[]).unwrap();

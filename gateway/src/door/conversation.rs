@@ -6,9 +6,10 @@ use std::time::Duration;
 
 use futures_util::future::{BoxFuture, FutureExt as _, OptionFuture};
 use futures_util::stream::{FuturesUnordered, StreamExt as _};
-use headworks_proto::v1::put_stream_request::{Batch, Message as Asked, Open};
+use headworks_proto::v1::PutStreamResponse;
 use headworks_proto::v1::put_stream_response::{Credit, Message as Told, Results};
-use headworks_proto::v1::{PutStreamRequest, PutStreamResponse};
+use headworks_proto::wire::put_stream_request::{Message as Asked, Open};
+use headworks_proto::wire::{Batch, PutStreamRequest};
 use headworks_telemetry::Parent;
 use tokio::sync::mpsc;
 use tonic::{Code, Status, Streaming};
@@ -275,10 +276,10 @@ impl Conversation {
             let _permit = permit;
             let (number, fates) = (weight.number, ticket.fates().await);
             let results = if compact {
-                let compact = pending.answer_compact(fates, &inbound, &shared.tracer);
+                let compact = pending.answer_compact(&fates, &inbound, &shared.tracer);
                 Results { number, results: Vec::new(), compact: Some(compact) }
             } else {
-                Results { number, results: pending.answer(fates, &inbound, &shared.tracer), compact: None }
+                Results { number, results: pending.answer(&fates, &inbound, &shared.tracer), compact: None }
             };
             (weight, results)
         }
@@ -298,6 +299,9 @@ async fn next(requests: &mut Streaming<PutStreamRequest>) -> Result<Option<Asked
         Ok(Some(PutStreamRequest { message: None })) => Err(End::Failed(call::Error::EmptyMessage)),
         Err(status) if super::limit::is_too_large(&status) => {
             Err(End::Failed(call::Error::MessageTooLarge { detail: status.message().to_owned() }))
+        }
+        Err(status) if super::receive::is_too_slow(&status) => {
+            Err(End::Failed(call::Error::Slow { patience: super::receive::PATIENCE }))
         }
         Err(status) if status.code() == Code::Internal => {
             Err(End::Failed(call::Error::Unreadable { detail: status.message().to_owned() }))

@@ -11,6 +11,7 @@ use tonic::codegen::Service;
 use tonic::codegen::http::{Request, Response};
 use tonic::server::NamedService;
 
+use super::receive::Receiving;
 use crate::auth::{Credential, Session};
 use crate::conn::Peer;
 use crate::shared::Shared;
@@ -61,7 +62,8 @@ where
             match Session::open(&shared, credential, source, door).await {
                 Ok(session) => {
                     request.extensions_mut().insert(session);
-                    inner.call(request).await
+                    let room = Arc::clone(&shared.receiving);
+                    inner.call(request.map(|body| Body::new(Receiving::new(body, room)))).await
                 }
                 Err(error) => {
                     ended.count(error.code());

@@ -3,12 +3,14 @@
 mod conversation;
 mod gate;
 mod limit;
+mod receive;
 
 use std::sync::Arc;
 
 use headworks_proto::MAX_MESSAGE_BYTES;
-use headworks_proto::v1::gateway_server::{Gateway, GatewayServer};
-use headworks_proto::v1::{PutRequest, PutResponse, PutStreamRequest, PutStreamResponse};
+use headworks_proto::v1::{PutResponse, PutStreamResponse};
+use headworks_proto::wire::gateway_server::{Gateway, GatewayServer};
+use headworks_proto::wire::{PutRequest, PutStreamRequest};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::codec::CompressionEncoding;

@@ -122,7 +122,7 @@ impl Handle {
     /// Hands over a batch, waiting for room until the records' deadline.
     pub(crate) async fn append(&self, puts: Vec<Put>) -> Result<Ticket, Refused> {
         let sizes = self.sizes(&puts)?;
-        let (deadline, records) = (deadline(&puts), puts.len());
+        let deadline = deadline(&puts);
         let room = async {
             let pending = Arc::clone(&self.pending);
             let permit =
@@ -141,11 +141,7 @@ impl Handle {
             Ok(permit) => self.hand_over(puts, permit?, sizes.disk).await,
             Err(_elapsed) => {
                 let failure = Failure::Full { limit: self.state.max_bytes };
-                Ok(Ticket {
-                    answer: Err(failure),
-                    records,
-                    deadline: Box::pin(tokio::time::sleep_until(deadline)),
-                })
+                Ok(Ticket { answer: Err(failure), deadline: Box::pin(tokio::time::sleep_until(deadline)) })
             }
         }
     }
@@ -177,7 +173,7 @@ impl Handle {
         permit: OwnedSemaphorePermit,
         reserved: u64,
     ) -> Result<Ticket, Refused> {
-        let (deadline, count) = (deadline(&puts), puts.len());
+        let deadline = deadline(&puts);
         let (answer, told) = oneshot::channel();
         let records = puts.into_iter().map(|put| put.record).collect();
         let append = Append { records, reserved, answer, _permit: permit };
@@ -186,7 +182,7 @@ impl Handle {
             return Err(Refused::Stopped);
         }
         let deadline = Box::pin(tokio::time::sleep_until(deadline));
-        Ok(Ticket { answer: Ok(told), records: count, deadline })
+        Ok(Ticket { answer: Ok(told), deadline })
     }
 }
 
@@ -200,7 +196,6 @@ fn deadline(puts: &[Put]) -> Instant {
 #[derive(Debug)]
 pub(crate) struct Ticket {
     answer: Result<oneshot::Receiver<Result<(), Failure>>, Failure>,
-    pub(crate) records: usize,
     deadline: Pin<Box<Sleep>>,
 }
 

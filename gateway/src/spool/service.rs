@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use headworks_proto::convert::{self, Identity};
-use headworks_proto::v1;
+use headworks_proto::wire;
 use headworks_record::Record;
 use headworks_writer as writer;
 use prost::Message as _;
@@ -136,7 +136,7 @@ fn encode(record: &Record) -> Vec<u8> {
 
 /// The record of such bytes.
 pub(super) fn decode(bytes: Bytes) -> Result<Record, String> {
-    let wire = v1::Record::decode(bytes).map_err(|error| error.to_string())?;
+    let wire = wire::Record::decode(bytes).map_err(|error| error.to_string())?;
     let (mut record, identity) = convert::from_wire(wire).map_err(|error| error.to_string())?;
     if let Identity::Minted(creation) = identity {
         record.headers.set_creation(creation);

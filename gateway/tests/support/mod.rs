@@ -197,8 +197,17 @@ impl Running {
     }
 
     pub async fn with(config: Config, streams: &[&FakeStream], tracer: RecordTracer) -> Self {
+        Self::over(config, factory(streams), tracer).await
+    }
+
+    /// Over streams of any kind.
+    pub async fn over(
+        config: Config,
+        streams: impl Fn(&str) -> Arc<dyn Stream>,
+        tracer: RecordTracer,
+    ) -> Self {
         let minter = Minter::new(Sampler::always());
-        let (gateway, handle) = Gateway::bind(config, factory(streams), minter, tracer).await.unwrap();
+        let (gateway, handle) = Gateway::bind(config, streams, minter, tracer).await.unwrap();
         let shutdown = CancellationToken::new();
         let task = tokio::spawn(gateway.run(shutdown.clone()));
         Self { handle, shutdown, task }

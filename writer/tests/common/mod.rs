@@ -52,6 +52,8 @@ pub struct State {
     pub calls: Vec<usize>,
     /// Throttles every entry whose partition key contains this.
     pub throttle_label: Option<String>,
+    /// Answers no call for a minute that has an entry whose partition key contains this.
+    pub straggling_label: Option<String>,
     /// Whether shards take 1 MiB and 1,000 records per second and no more.
     pub limited: bool,
     pub refuse_all: Option<(Fault, &'static str)>,
@@ -85,6 +87,7 @@ impl MemoryStream {
             misbehaviour: Misbehaviour::default(),
             calls: Vec::new(),
             throttle_label: None,
+            straggling_label: None,
             limited: false,
             refuse_all: None,
             rng: SmallRng::seed_from_u64(seed),
@@ -253,7 +256,13 @@ impl State {
     fn put(&mut self, entries: &[Entry]) -> (Result<Vec<Result<Stored, EntryError>>, CallError>, u64) {
         self.calls.push(entries.len());
         let wrong = self.misbehaviour;
-        let late = if wrong.answer_late_ms > 0 { self.rng.random_range(0..wrong.answer_late_ms) } else { 0 };
+        let mut late =
+            if wrong.answer_late_ms > 0 { self.rng.random_range(0..wrong.answer_late_ms) } else { 0 };
+        if let Some(label) = &self.straggling_label
+            && entries.iter().any(|entry| entry.partition_key.contains(label))
+        {
+            late += 60_000;
+        }
         if let Some((fault, code)) = self.refuse_all {
             return (Err(CallError { fault, code: code.into(), message: "told to".into() }), late);
         }
