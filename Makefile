@@ -10,6 +10,8 @@ WORKSPACE := --workspace --exclude headworks-python
 N ?=
 # One part of the benchmarks or of the interop suite; all by default.
 PART ?=
+# For which processors the router's zip is; by default this machine's.
+ARCH ?=
 
 export HEADWORKS_VENV ?= $(abspath $(TARGET))/venv
 WHEEL_VENV := $(abspath $(TARGET))/wheel-venv
@@ -68,8 +70,8 @@ lint: ## Format, clippy without warnings, licences and bans.
 	$(CARGO) clippy -p headworks-python --features unified -- -D warnings
 	$(CARGO) deny --log-level error check bans licenses sources
 
-lambda: ## The router's zip for provided.al2023, in target/lambda.
-	infra/package-router.sh
+lambda: ## The router's zip for provided.al2023, in target/lambda. ARCH=x86_64|aarch64
+	infra/package-router.sh $(if $(ARCH),--arch $(ARCH))
 
 docs: ## The API documentation, without warnings.
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc $(WORKSPACE) --no-deps

@@ -7,6 +7,7 @@
 //!
 //! With `event CASE FILE` it writes the event of a case into a file, prints how many records are in it, and ends:
 //! peers are given the same records. Their payload is JSON that names the type again, for routers that read no headers.
+//! With `case CASE EVENTS` it handles so many events of one case and ends, with nothing else in the process: for profilers.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -78,6 +79,14 @@ fn main() {
         println!("{}", blobs.iter().map(|(_, keys)| keys.len()).sum::<usize>());
         return;
     }
+    if let [command, case, events] = &given[..]
+        && command == "case"
+    {
+        let case = CASES.iter().find(|known| known.name == case).expect("the name of a case");
+        let handled = Bench::start(case);
+        (0..events.parse::<usize>().expect("a number of events")).for_each(|_| handled.once());
+        return;
+    }
     // `cargo test --benches` runs this too, to see that it works.
     let quick = std::env::args().any(|arg| arg == "--test") || !std::env::args().any(|arg| arg == "--bench");
     routing(if quick { 1_000 } else { 3_000_000 });
@@ -85,10 +94,14 @@ fn main() {
         whole(case, if quick { 0 } else { 2_000_000_000 });
     }
     let sink = Sink::start();
-    let (event, _) = event(&Case { name: "cold", ways: 2, payload: 200 }, 50_000);
-    let mut starts: Vec<f64> = (0..if quick { 1 } else { 21 }).map(|_| cold::start(&sink, &event)).collect();
+    let case = Case { name: "cold", ways: 2, payload: 200 };
+    let (small, _) = event(&case, 50_000);
+    let mut starts: Vec<f64> =
+        (0..if quick { 1 } else { 21 }).map(|_| cold::start(&sink, &small).ms).collect();
     starts.sort_by(f64::total_cmp);
     figure("cold-start", "cold_start_ms", starts[starts.len() / 2], "ms", None);
+    let (largest, _) = event(&case, EVENT_BYTES);
+    figure("largest-event", "rss_mib", cold::start(&sink, &largest).peak_mib, "MiB", None);
 }
 
 fn figure(case: &str, metric: &str, value: f64, unit: &str, floor: Option<f64>) {
@@ -183,40 +196,60 @@ fn table(ways: usize) -> RouteTable {
     RouteTable::from_toml(&format!("{rules}[default]\nto = \"out-0\"\n")).unwrap()
 }
 
-/// An event from its text to stored records, over and over for so much CPU time.
-fn whole(case: &Case, budget_ns: u64) {
-    let sink = Sink::start();
-    let (text, blobs) = event(case, EVENT_BYTES);
-    let records: usize = blobs.iter().map(|(_, keys)| keys.len()).sum();
-    let bytes: usize = blobs.iter().map(|(blob, _)| blob.len()).sum();
-    eprintln!(
-        "{}: an event of {} bytes, {} aggregates, {records} records",
-        case.name,
-        text.len(),
-        blobs.len()
-    );
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    let _entered = runtime.enter();
-    let writers = Writers::new(sink.client(), writer_config(), RecordTracer::disabled()).unwrap();
-    let shards = KinesisShards::new(sink.client());
-    let router =
-        Router::new(Arc::new(table(case.ways)), Arc::new(writers), Arc::new(NoDeadLetters), Arc::new(shards));
-    let once = || {
-        let event = Event::parse(text.as_bytes()).unwrap();
+/// A router, its sink, and the event that it is given.
+struct Bench {
+    sink: Sink,
+    text: String,
+    blobs: Vec<(Bytes, Vec<String>)>,
+    records: usize,
+    runtime: tokio::runtime::Runtime,
+    router: Router,
+}
+
+impl Bench {
+    fn start(case: &Case) -> Self {
+        let sink = Sink::start();
+        let (text, blobs) = event(case, EVENT_BYTES);
+        let records: usize = blobs.iter().map(|(_, keys)| keys.len()).sum();
+        let (name, aggregates) = (case.name, blobs.len());
+        eprintln!("{name}: an event of {} bytes, {aggregates} aggregates, {records} records", text.len());
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let entered = runtime.enter();
+        let writers = Writers::new(sink.client(), writer_config(), RecordTracer::disabled()).unwrap();
+        let shards = Arc::new(KinesisShards::new(sink.client()));
+        let table = Arc::new(table(case.ways));
+        let router = Router::new(table, Arc::new(writers), Arc::new(NoDeadLetters), shards);
+        drop(entered);
+        let bench = Self { sink, text, blobs, records, runtime, router };
+        // Writers start, connections open.
+        bench.once();
+        bench
+    }
+
+    /// An event from its text to stored records.
+    fn once(&self) {
+        let _entered = self.runtime.enter();
+        let event = Event::parse(self.text.as_bytes()).unwrap();
         let invocation = Invocation { deadline: Instant::now() + Duration::from_secs(60), request_id: None };
-        let report = runtime.block_on(router.handle(&event, &invocation)).unwrap();
+        let report = self.runtime.block_on(self.router.handle(&event, &invocation)).unwrap();
         assert!(report.failed.is_none(), "{:?}", report.failed);
-        assert_eq!(report.counts.stored as usize, records);
-    };
-    // Writers start, connections open.
-    once();
+        assert_eq!(report.counts.stored as usize, self.records);
+    }
+}
+
+/// A case over and over for so much CPU time, and its floor.
+fn whole(case: &Case, budget_ns: u64) {
+    let bench = Bench::start(case);
+    let Bench { sink, blobs, records, .. } = &bench;
+    let records = *records;
+    let bytes: usize = blobs.iter().map(|(blob, _)| blob.len()).sum();
 
     sink.signed.store(0, Ordering::Relaxed);
     let region = Region::new(ALLOCATOR);
     let begun = cpu::now();
     let mut times = 0;
     while times == 0 || cpu::now() - begun < budget_ns {
-        once();
+        bench.once();
         times += 1;
     }
     let spent = (cpu::now() - begun) as f64;
@@ -227,7 +260,7 @@ fn whole(case: &Case, budget_ns: u64) {
     let body = vec![b'x'; signed];
     let begun = cpu::now();
     for _ in 0..times {
-        for (blob, keys) in &blobs {
+        for (blob, keys) in blobs {
             black_box(Md5::digest(blob));
             for key in keys {
                 black_box(Md5::digest(key));

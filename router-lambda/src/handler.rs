@@ -7,7 +7,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use futures_util::future::join_all;
 use headworks_record::Lane;
-use headworks_record::aggregate::{Aggregate, Decoded, decode, looks_aggregated};
+use headworks_record::aggregate::{self, Aggregate, Decoded, decode_all, looks_aggregated};
 use headworks_record::ownership::{Foreign, Verdict, verdict};
 use headworks_telemetry::{RecordTracer, Sampler};
 use tokio::time::{Instant, timeout_at};
@@ -303,8 +303,10 @@ impl Router {
     /// Takes the Kinesis records apart, up to one of which it cannot be said yet what it is.
     async fn take_apart(&self, event: &Event, times: Times) -> (Vec<Found>, Option<Trouble>) {
         let mut all = Vec::with_capacity(event.records.len());
-        for record in &event.records {
-            match self.inspect(&event.stream, record, times).await {
+        // Together, because that is where most of the time goes.
+        let decoded = decode_all(event.records.iter().map(|record| &record.data));
+        for (record, decoded) in event.records.iter().zip(decoded) {
+            match self.inspect(&event.stream, record, decoded, times).await {
                 Ok(found) => all.push(found),
                 Err(trouble) => return (all, Some(trouble)),
             }
@@ -337,9 +339,15 @@ impl Router {
         Answers::gather(self.items.as_deref(), &self.cache, table.lookups(), wanted, clock.deadline).await
     }
 
-    /// Takes a Kinesis record apart and applies the hash-range rule; an error means that it must wait.
-    async fn inspect(&self, stream: &str, record: &KinesisRecord, times: Times) -> Result<Found, Trouble> {
-        let aggregate = match decode(&record.data) {
+    /// Says what a Kinesis record is and applies the hash-range rule; an error means that it must wait.
+    async fn inspect(
+        &self,
+        stream: &str,
+        record: &KinesisRecord,
+        decoded: Result<Decoded, aggregate::Error>,
+        times: Times,
+    ) -> Result<Found, Trouble> {
+        let aggregate = match decoded {
             Ok(Decoded::Aggregate(aggregate)) => aggregate,
             Ok(Decoded::Plain) => return Ok(Found::Whole),
             Ok(Decoded::Damaged(damage)) => {

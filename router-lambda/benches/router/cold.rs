@@ -1,5 +1,6 @@
 //! Cold start: from the process's start to its first answer, through as little of a Runtime API as it needs.
 
+use std::fs;
 use std::io::BufReader;
 use std::net::TcpListener;
 use std::process::{Command, Stdio};
@@ -9,8 +10,15 @@ use std::time::Instant;
 use crate::cpu::SINK;
 use crate::sink::{Sink, answer, request};
 
-/// Milliseconds of one start, with this event.
-pub fn start(sink: &Sink, event: &str) -> f64 {
+/// What one start took.
+pub struct Start {
+    pub ms: f64,
+    /// The most memory that the process had.
+    pub peak_mib: f64,
+}
+
+/// One start, with this event.
+pub fn start(sink: &Sink, event: &str) -> Start {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap().to_string();
     let event = event.to_owned();
@@ -52,7 +60,10 @@ pub fn start(sink: &Sink, event: &str) -> f64 {
         .spawn()
         .unwrap();
     let answered = api.unwrap().join().unwrap();
+    let status = fs::read_to_string(format!("/proc/{}/status", child.id())).unwrap();
+    let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
+    let peak_kib: f64 = peak.trim().trim_end_matches(" kB").parse().unwrap();
     child.kill().unwrap();
     child.wait().unwrap();
-    answered.duration_since(begun).as_secs_f64() * 1e3
+    Start { ms: answered.duration_since(begun).as_secs_f64() * 1e3, peak_mib: peak_kib / 1024.0 }
 }

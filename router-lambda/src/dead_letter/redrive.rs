@@ -234,13 +234,9 @@ fn records(letter: &Letter) -> Result<Vec<Record>, Reason> {
     }
     let (trace_id, span_id, flags) =
         Creation::parse_traceparent(&letter.traceparent).map_err(|error| bad(&error))?;
-    let mut headers = Headers::new();
-    for (name, value) in &letter.headers {
-        if headers.get(name).is_some() {
-            return Err(bad(&format!("header {name:?} stands there twice, which no writer of ours puts")));
-        }
-        headers.set(name.as_str(), value.as_str()).map_err(|error| bad(&error))?;
-    }
+    // As they were found: a foreign writer's names may repeat, and a newer version of ours may have put more `hw-` tags.
+    let mut headers =
+        Headers::from_wire(letter.headers.iter().map(|(name, value)| (name.as_str(), value.as_str())));
     headers.set_creation(Creation { trace_id, span_id, flags, created_ms: letter.created_ms });
     let explicit_hash_key = letter.explicit_hash_key.as_deref().map(str::parse).transpose();
     Ok(vec![Record {

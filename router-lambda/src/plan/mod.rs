@@ -26,7 +26,7 @@ use crate::lookup::Answers;
 use crate::outbound::Load;
 use crate::progress::track::Known;
 use crate::report::Counts;
-use crate::table::{Destinations, RouteTable, Subject, route_pairs, route_subject};
+use crate::table::{Destinations, Memo, RouteTable, Subject, route_subject};
 use crate::trouble::Trouble;
 
 /// A sampled record, remembered for its span.
@@ -107,13 +107,13 @@ impl<'a> Plan<'a> {
     /// The members of an aggregate. Those that go on as they are stay encoded.
     pub(crate) fn add_members(&mut self, index: usize, aggregate: &Arc<Aggregate>) {
         let origin = self.origin(index);
-        let by_headers_alone = self.table.by_headers_alone();
+        let mut memo = self.table.by_headers_alone().then(|| Memo::new(self.table));
         for (place, member) in aggregate.members().enumerate() {
             let slot = Slot { record: index, member: Some(place as u32) };
             self.counts.records += 1;
             let encoded = Encoded { aggregate, member: &member };
-            if by_headers_alone && let Some(creation) = member.known_creation() {
-                let destinations = route_pairs(member.tags(), creation, self.table);
+            if let (Some(memo), Some(creation)) = (&mut memo, member.known_creation()) {
+                let destinations = memo.route(&member, creation);
                 self.send(slot, *creation, &destinations, Found::Encoded(encoded), &origin);
                 continue;
             }

@@ -94,6 +94,7 @@ mod explain;
 mod expr;
 mod glob;
 mod json;
+mod memo;
 mod route;
 mod schema;
 mod source;
@@ -112,7 +113,7 @@ pub use explain::{
     Condition, Explanation, Expression, Fields, Place, Sample, Step, Verdict, explain, explain_subject,
 };
 pub use expr::{MAX_EXPR_CHARS, MAX_EXPR_DEPTH, MAX_EXPR_NODES, MAX_EXPR_PAYLOAD, MAX_EXPRS};
-pub(crate) use route::route_pairs;
+pub(crate) use memo::Memo;
 pub use route::{Destinations, route, route_subject};
 pub use schema::Mode;
 pub use source::{Format, fingerprint};

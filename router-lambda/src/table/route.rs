@@ -18,23 +18,7 @@ pub fn route<'t>(headers: &Headers, table: &'t RouteTable) -> Destinations<'t> {
 /// Where a record goes, expressions over its key and payload included.
 pub fn route_subject<'t>(subject: &Subject<'_>, table: &'t RouteTable) -> Destinations<'t> {
     let values = table.values(subject.headers.iter());
-    let mut matching = [0u64; RULE_WORDS];
-    table.matching(&values, &mut matching);
-    table.sample(subject.headers.creation(), &mut matching);
-    table.apply(&matching, subject)
-}
-
-/// Where a record goes that is not decoded: its headers are given one by one, in order. Only for tables that
-/// [route by headers alone](RouteTable::by_headers_alone).
-pub(crate) fn route_pairs<'t, 'h>(
-    pairs: impl Iterator<Item = (&'h str, &'h str)>,
-    creation: &Creation,
-    table: &'t RouteTable,
-) -> Destinations<'t> {
-    let mut matching = [0u64; RULE_WORDS];
-    table.matching(&table.values(pairs), &mut matching);
-    table.sample(Some(creation), &mut matching);
-    table.apply(&matching, &Subject::headers(&Headers::new()))
+    table.route_values(&values, subject.headers.creation(), subject)
 }
 
 /// Where an identity lies among all that there can be. The same for every rule, table and version of
@@ -57,6 +41,11 @@ pub(super) fn place_of(creation: &Creation) -> u64 {
 pub(super) type Values<'h> = [Option<&'h str>; MAX_HEADER_NAMES];
 
 impl RouteTable {
+    /// The place of a header among those that the table looks at.
+    pub(super) fn slot_of(&self, name: &[u8]) -> Option<usize> {
+        self.slots.iter().position(|slot| slot.name.as_bytes() == name)
+    }
+
     pub(super) fn values<'h>(&self, pairs: impl Iterator<Item = (&'h str, &'h str)>) -> Values<'h> {
         let mut values: Values<'h> = [None; MAX_HEADER_NAMES];
         let mut missing = self.slots.len();
@@ -64,7 +53,7 @@ impl RouteTable {
             if missing == 0 {
                 break;
             }
-            if let Some(slot) = self.slots.iter().position(|slot| *slot.name == *name)
+            if let Some(slot) = self.slot_of(name.as_bytes())
                 && values[slot].is_none()
             {
                 values[slot] = Some(value);
@@ -74,8 +63,21 @@ impl RouteTable {
         values
     }
 
+    /// Where a record goes whose headers have these values, by slot.
+    pub(super) fn route_values(
+        &self,
+        values: &[Option<&str>],
+        creation: Option<&Creation>,
+        subject: &Subject<'_>,
+    ) -> Destinations<'_> {
+        let mut matching = [0u64; RULE_WORDS];
+        self.matching(values, &mut matching);
+        self.sample(creation, &mut matching);
+        self.apply(&matching, subject)
+    }
+
     /// Which rules match: per header the rules that its value satisfies, intersected over the headers.
-    fn matching(&self, values: &Values<'_>, out: &mut [u64; RULE_WORDS]) {
+    fn matching(&self, values: &[Option<&str>], out: &mut [u64; RULE_WORDS]) {
         let out = &mut out[..self.words];
         out.fill(u64::MAX);
         if let Some(last) = out.last_mut()

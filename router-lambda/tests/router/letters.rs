@@ -7,7 +7,7 @@ use std::time::{Duration, SystemTime};
 
 use headworks_local::Stack;
 use headworks_local::faults::{Action, Fault, Service};
-use headworks_record::{Creation, Record};
+use headworks_record::{Creation, Headers, Record};
 use headworks_router::dead_letter::{
     self, Filter, Options, Outcome, REDRIVEN_PREFIX, Target, list, redrive, show,
 };
@@ -171,6 +171,26 @@ async fn a_redriven_record_is_the_same_and_its_letter_moves_when_it_is_stored() 
     assert_eq!(clicks, expected);
     let (_, origin) = streams.stored.lock().unwrap()["orders"][0].clone();
     assert_eq!((origin.shard.as_str(), &*origin.sequence_number), (SHARD, "100"));
+    stack.shutdown().await.unwrap();
+}
+
+#[tokio::test]
+async fn headers_that_no_user_may_set_come_back_as_they_were() {
+    let stack = headworks_local::start().await.unwrap();
+    let bucket = bucket(&stack).await;
+    let wire = [("type", "order"), ("hw-next", "of a newer version"), ("type", "again"), ("Odd Name", "")];
+    let mut sent = record("k", "order", "0");
+    let creation = *sent.headers.creation().unwrap();
+    sent.headers = Headers::from_wire(wire);
+    sent.headers.set_creation(creation);
+    bury(&bucket, &event(vec![aggregate(std::slice::from_ref(&sent))]), refusing(&["orders"])).await;
+
+    let table = Arc::new(RouteTable::from_toml(ROUTES).unwrap());
+    let streams = refusing(&[]);
+    let options = Options::new(Target::Destinations(table));
+    let summary = redrive(&bucket, &streams, &options, &mut |_| {}).await.unwrap();
+    assert_eq!((summary.done, summary.left), (1, 0));
+    assert_eq!(streams.records("orders"), [sent]);
     stack.shutdown().await.unwrap();
 }
 

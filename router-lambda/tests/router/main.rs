@@ -23,3 +23,5 @@ mod progress;
 mod reload;
 #[cfg(test)]
 mod table;
+#[cfg(test)]
+mod trouble;
