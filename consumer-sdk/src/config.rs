@@ -1,11 +1,16 @@
 //! What a consumer is told.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use headworks_record::ShardId;
 use headworks_record::ownership::Foreign;
 
-use crate::position::Start;
-use crate::streams::ConsumerId;
+use crate::position::{SequenceStart, Start};
+use crate::streams::{ConsumerId, StreamIdentifier};
+
+/// Streams that one consumer reads at most.
+const MAX_STREAMS: usize = 100;
 
 /// What to do with a Kinesis record that cannot be taken apart although it is whole (an index out of
 /// range, an envelope newer than this reader).
@@ -88,10 +93,15 @@ impl Default for HandlerRetry {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Config {
     /// The application: all workers of one application share its leases. It is the name of the lease table,
-    /// so use one name per stream. 3 to 247 characters of a-z, A-Z, 0-9, `_`, `.` and `-`.
+    /// so use one name per stream, or per group of streams. 3 to 247 characters of a-z, A-Z, 0-9, `_`, `.` and `-`.
     pub application: String,
-    /// The stream's name or ARN.
+    /// The stream's name or ARN; empty where `streams` names several.
     pub stream: String,
+    /// Several streams instead of one, 1 to 100 of them, whose shards are shared out together: each by name, by
+    /// ARN, or, where another epoch than the second of its creation is wanted, by the KCL's stream identifier
+    /// `account:name:epoch`. The names have to differ. Leases are then in the KCL's multi-stream layout, with
+    /// `account:name:epoch:shard` for their keys. Default: none.
+    pub streams: Vec<String>,
     /// This process' id among the workers of the application; unique while it runs. A worker that comes
     /// back under its id takes its leases up again at once. Default: random.
     pub worker_id: String,
@@ -107,6 +117,11 @@ pub struct Config {
     pub worker_table: String,
     /// Where an application without leases begins. Default: at the oldest record.
     pub start: Start,
+    /// Shards in which such an application begins at or after a sequence number instead. Of several streams, a
+    /// shard is named as `stream/shard`. Shards that a named one came from are not read, and those that come
+    /// from it are read when it has ended. A shard that the stream does not list is an error while there are no
+    /// leases yet; where there are, nothing here matters. Default: none.
+    pub start_at: BTreeMap<ShardId, SequenceStart>,
     /// After how long without a sign of life a worker's leases are taken over. Default 2 s, at least 1 s.
     ///
     /// From the last heartbeat to the first delivery elsewhere passes at most this time, one
@@ -125,8 +140,9 @@ pub struct Config {
     /// most a quarter of `take_over_after`.
     pub heartbeat_interval: Duration,
     /// How often the leases are read when nothing calls for it: workers tell each other of changes through
-    /// their heartbeats. Leases of owners without one, such as KCL workers, are read at least four times in
-    /// `foreign_take_over_after`. Default 60 s.
+    /// their heartbeats. While that tells nothing new, the interval grows to five times this. Leases of owners
+    /// without a heartbeat, such as KCL workers, are read at least four times in `foreign_take_over_after`, all
+    /// leases likewise where `renew_leases_every` is set. Default 60 s.
     pub lease_scan_interval: Duration,
     /// How often the stream's shards are compared with the leases. Default 60 s.
     pub shard_sync_interval: Duration,
@@ -188,11 +204,21 @@ pub struct Config {
 }
 
 impl Config {
+    /// The defaults, for an application and several streams; see [`Config::streams`].
+    pub fn of_streams(
+        application: impl Into<String>,
+        streams: impl IntoIterator<Item = impl Into<String>>,
+    ) -> Self {
+        let streams = streams.into_iter().map(Into::into).collect();
+        Self { streams, ..Self::new(application, "") }
+    }
+
     /// The defaults, for an application and a stream.
     pub fn new(application: impl Into<String>, stream: impl Into<String>) -> Self {
         let application = application.into();
         Self {
             stream: stream.into(),
+            streams: Vec::new(),
             worker_id: format!("worker-{}", crate::random::name()),
             consumer: ConsumerId::Name(application.clone()),
             reading: Reading::default(),
@@ -201,6 +227,7 @@ impl Config {
             worker_table: format!("{application}-workers"),
             application,
             start: Start::default(),
+            start_at: BTreeMap::new(),
             take_over_after: Duration::from_secs(2),
             foreign_take_over_after: Duration::from_secs(20),
             renew_leases_every: None,
@@ -234,9 +261,66 @@ impl Config {
         self.take_over_after * 2 / 3
     }
 
-    /// The stream's name, also where an ARN was given.
+    /// The stream's name, also where an ARN was given; empty where there are several.
     pub fn stream_name(&self) -> &str {
-        self.stream.rsplit('/').next().unwrap_or(&self.stream)
+        name_of(&self.stream)
+    }
+
+    /// The stream, or all of them, for a message.
+    pub(crate) fn stream_text(&self) -> String {
+        match &self.streams[..] {
+            [] => self.stream.clone(),
+            streams => streams.join(", "),
+        }
+    }
+
+    fn validate_streams(&self) -> Result<(), ConfigError> {
+        if self.streams.is_empty() {
+            return match self.stream.starts_with("arn:") {
+                true => arn("stream", &self.stream, ":stream/"),
+                false => name("stream", &self.stream, 1, 128),
+            };
+        }
+        if !self.stream.is_empty() {
+            let reason =
+                "is given beside `streams`; name all streams there and leave this one empty".to_owned();
+            return Err(ConfigError::bad("stream", &self.stream, reason));
+        }
+        count("number of streams", self.streams.len(), 1, MAX_STREAMS)?;
+        let mut names = BTreeSet::new();
+        for stream in &self.streams {
+            let text = name_of(stream);
+            match stream.starts_with("arn:") {
+                true => arn("stream", stream, ":stream/")?,
+                false => name("stream", text, 1, 128)?,
+            }
+            if !names.insert(text) {
+                let reason = "is among the streams twice; their names have to differ".to_owned();
+                return Err(ConfigError::bad("stream", text, reason));
+            }
+        }
+        if let ConsumerId::Arn(text) = &self.consumer {
+            let reason = "is of one stream, and several are read; give the consumer's name".to_owned();
+            return Err(ConfigError::bad("consumer", text, reason));
+        }
+        Ok(())
+    }
+
+    fn validate_start_at(&self) -> Result<(), ConfigError> {
+        for shard in self.start_at.keys() {
+            let text = shard.as_str();
+            let named = text.split_once('/').map(|(stream, _)| stream);
+            let reason = match (self.streams.is_empty(), named) {
+                (true, None) => continue,
+                (false, Some(stream)) if self.streams.iter().any(|known| name_of(known) == stream) => {
+                    continue;
+                }
+                (true, Some(_)) => "names a stream, and there is one only; give the shard's name alone",
+                (false, _) => "does not say of which of the streams it is; write stream/shard",
+            };
+            return Err(ConfigError::bad("shard to start at", text, reason.to_owned()));
+        }
+        Ok(())
     }
 
     /// Checks every value against its bounds.
@@ -248,11 +332,8 @@ impl Config {
             let reason = "is also the lease table; heartbeats need a table of their own".to_owned();
             return Err(ConfigError::bad("worker table", &self.worker_table, reason));
         }
-        if self.stream.starts_with("arn:") {
-            arn("stream", &self.stream, ":stream/")?;
-        } else {
-            name("stream", &self.stream, 1, 128)?;
-        }
+        self.validate_streams()?;
+        self.validate_start_at()?;
         match &self.consumer {
             ConsumerId::Name(text) => name("consumer name", text, 1, 128)?,
             ConsumerId::Arn(text) => arn("consumer", text, "/consumer/")?,
@@ -334,7 +415,7 @@ pub enum ConfigError {
 }
 
 impl ConfigError {
-    fn bad(field: &'static str, value: &str, reason: String) -> Self {
+    pub(crate) fn bad(field: &'static str, value: &str, reason: String) -> Self {
         Self::BadValue { field, value: value.chars().take(300).collect(), reason }
     }
 
@@ -347,6 +428,14 @@ impl ConfigError {
     pub fn is_retryable(&self) -> bool {
         false
     }
+}
+
+/// A stream's name, where it, its ARN or its identifier is given.
+pub(crate) fn name_of(stream: &str) -> &str {
+    if !stream.starts_with("arn:") && stream.parse::<StreamIdentifier>().is_ok() {
+        return stream.split(':').nth(1).unwrap_or(stream);
+    }
+    stream.rsplit('/').next().unwrap_or(stream)
 }
 
 pub(crate) fn name(field: &'static str, text: &str, least: usize, most: usize) -> Result<(), ConfigError> {
@@ -378,7 +467,7 @@ pub(crate) fn span(
     Err(ConfigError::bad(field, &format!("{given:?}"), format!("must be from {least:?} to {most:?}")))
 }
 
-fn count(field: &'static str, given: usize, least: usize, most: usize) -> Result<(), ConfigError> {
+pub(crate) fn count(field: &'static str, given: usize, least: usize, most: usize) -> Result<(), ConfigError> {
     if (least..=most).contains(&given) {
         return Ok(());
     }
@@ -397,6 +486,39 @@ mod tests {
         config.validate().unwrap();
         assert_eq!(config.stream_name(), "orders");
         assert!(config.deliver_for() < config.take_over_after);
+    }
+
+    #[test]
+    fn several_streams_are_told_apart_by_name() {
+        let arn = "arn:aws:kinesis:eu-central-1:000000000000:stream/clicks";
+        let streams = ["orders", arn, "123456789012:payments:12345"];
+        let mut config = Config::of_streams("app", streams);
+        config.start_at.insert("clicks/s-1".into(), SequenceStart::At(sequence()));
+        config.validate().unwrap();
+        let refused = |change: fn(&mut Config)| {
+            let mut config = Config::of_streams("app", ["orders", "clicks"]);
+            change(&mut config);
+            config.validate().unwrap_err().to_string()
+        };
+        assert!(refused(|c| c.streams.push("1:orders:2".into())).contains("twice"));
+        assert!(refused(|c| c.streams.push(String::new())).contains("1 to 128"));
+        assert!(refused(|c| c.streams.push("a:b".into())).contains("\"a:b\""));
+        assert!(refused(|c| c.streams = vec!["s".into(); 101]).contains("from 1 to 100"));
+        assert!(refused(|c| c.stream = "third".into()).contains("beside `streams`"));
+        assert!(
+            refused(|c| c.consumer = ConsumerId::Arn("arn:aws:kinesis:x:consumer/y".into())).contains("name")
+        );
+        let unnamed = |c: &mut Config| {
+            c.start_at.insert("s-1".into(), SequenceStart::After(sequence()));
+        };
+        assert!(refused(unnamed).contains("stream/shard"));
+        let mut one = Config::new("app", "orders");
+        one.start_at.insert("orders/s-1".into(), SequenceStart::At(sequence()));
+        assert!(one.validate().unwrap_err().to_string().contains("alone"));
+    }
+
+    fn sequence() -> crate::position::SequenceNumber {
+        crate::position::SequenceNumber::new("49").unwrap()
     }
 
     #[test]

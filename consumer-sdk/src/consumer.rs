@@ -1,5 +1,6 @@
 //! The consumer: built, then run with a handler or as a stream of records.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -21,13 +22,14 @@ use crate::delivery::records::{Handout, QUEUED_PARTS};
 use crate::delivery::{Delivery, Handler, Records};
 use crate::effects::{Committer, Effects, IDENTITY, Identities, Transacting};
 use crate::error::Error;
-use crate::fanout::registration::consumer_arn;
+use crate::fanout::registration::ConsumerArns;
 use crate::handle::{Handle, Phase, ShardGauge, Status};
 use crate::lease::heartbeat::{Changes, Heartbeat};
 use crate::lease::{LeaseStore, Table, answered};
-use crate::position::Start;
+use crate::position::{SequenceStart, Start};
 use crate::shard::Context;
-use crate::streams::{ConsumerId, Kinesis, Streams};
+use crate::sources::Sources;
+use crate::streams::{ConsumerId, Streams};
 
 /// What a consumer did, when it was told to stop.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -40,7 +42,7 @@ pub struct Summary {
     pub unreleased: Vec<ShardId>,
 }
 
-/// Reads one stream as one worker of an application.
+/// Reads one stream, or several, as one worker of an application.
 ///
 /// ```no_run
 /// use headworks_consumer::{Batch, Consumer, Handler, HandlerError, Start};
@@ -76,7 +78,7 @@ pub struct Summary {
 #[derive(Debug)]
 pub struct Consumer {
     config: Arc<Config>,
-    streams: Arc<dyn Streams>,
+    sources: Sources,
     store: Arc<dyn LeaseStore>,
     letters: Option<Arc<dyn DeadLetters>>,
     dynamodb: Option<aws_sdk_dynamodb::Client>,
@@ -88,6 +90,33 @@ impl Consumer {
     /// Begins a consumer of this stream (a name or an ARN) for this application.
     pub fn builder(application: impl Into<String>, stream: impl Into<String>) -> Builder {
         Builder::new(Config::new(application, stream))
+    }
+
+    /// Begins a consumer of several streams for this application: their shards are shared out together, and
+    /// each record tells where it is from ([`Delivered::stream`](crate::Delivered::stream)). See
+    /// [`Config::streams`].
+    ///
+    /// Factories, states and errors name shards by their lease keys (`account:name:epoch:shard`), which
+    /// [`StreamShard::of`](crate::StreamShard::of) takes apart.
+    ///
+    /// ```no_run
+    /// # use headworks_consumer::{Consumer, StreamShard};
+    /// # fn example(
+    /// #     kinesis: aws_sdk_kinesis::Client,
+    /// #     dynamodb: aws_sdk_dynamodb::Client,
+    /// # ) -> Result<(), headworks_consumer::ConfigError> {
+    /// let consumer = Consumer::builder_of_streams("order-view", ["orders", "payments"])
+    ///     .kinesis(kinesis)
+    ///     .dynamodb(dynamodb)
+    ///     .build()?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn builder_of_streams(
+        application: impl Into<String>,
+        streams: impl IntoIterator<Item = impl Into<String>>,
+    ) -> Builder {
+        Builder::new(Config::of_streams(application, streams))
     }
 
     /// Counters and states, readable while the consumer runs and after.
@@ -214,33 +243,35 @@ impl Consumer {
                 return Ok(Summary { status: self.handle.status(), unreleased: Vec::new() });
             }
         };
-        let (consumer_arn, sent) = started;
+        let (streams, consumer_arns, sent) = started;
         let _watching =
             AbortOnDropHandle::new(tokio::spawn(tell_stuck(self.handle.clone(), self.config.stuck_after)));
         let context = Context {
             // Children are claimed within moments; those that are not read the stream.
             handover: Handover::new(self.config.dedup_window),
             config: self.config,
-            streams: self.streams,
+            streams,
             store: self.store,
             letters: self.letters,
             tracer: self.tracer,
             handle: self.handle,
             changes,
-            consumer_arn,
+            consumer_arns,
         };
         Coordinator::new(Arc::new(context), make, sent).run(heartbeat, shutdown).await
     }
 
     /// Tables, registration, and the first sign of life.
-    async fn prepare(&self, heartbeat: &Heartbeat) -> Result<(Option<Arc<str>>, Instant), Error> {
+    async fn prepare(
+        &self,
+        heartbeat: &Heartbeat,
+    ) -> Result<(Arc<dyn Streams>, ConsumerArns, Instant), Error> {
         let give_up = Instant::now() + self.config.startup_timeout;
-        let (arn, tables) =
-            tokio::join!(consumer_arn(self.streams.as_ref(), &self.config), self.tables(give_up));
+        let (streams, tables) = tokio::join!(self.sources.open(&self.config, give_up), self.tables(give_up));
         tables?;
-        let arn = arn?;
+        let (streams, arns) = streams?;
         let sent = heartbeat.first(give_up).await?;
-        Ok((arn.map(Arc::from), sent))
+        Ok((streams, arns, sent))
     }
 
     async fn tables(&self, give_up: Instant) -> Result<(), Error> {
@@ -280,6 +311,7 @@ pub struct Builder {
     kinesis: Option<aws_sdk_kinesis::Client>,
     dynamodb: Option<aws_sdk_dynamodb::Client>,
     streams: Option<Arc<dyn Streams>>,
+    sources: BTreeMap<String, Arc<dyn Streams>>,
     store: Option<Arc<dyn LeaseStore>>,
     letters: Option<Arc<dyn DeadLetters>>,
     tracer: RecordTracer,
@@ -293,6 +325,7 @@ impl Builder {
             kinesis: None,
             dynamodb: None,
             streams: None,
+            sources: BTreeMap::new(),
             store: None,
             letters: None,
             tracer: RecordTracer::disabled(),
@@ -314,6 +347,13 @@ impl Builder {
     /// Another source of records than Kinesis through its SDK.
     pub fn streams(mut self, streams: Arc<dyn Streams>) -> Self {
         self.streams = Some(streams);
+        self
+    }
+
+    /// Another source for one of [several streams](Config::streams), by its name there: Kinesis in another
+    /// region or with other credentials, for example.
+    pub fn source(mut self, stream: impl Into<String>, streams: Arc<dyn Streams>) -> Self {
+        self.sources.insert(stream.into(), streams);
         self
     }
 
@@ -344,6 +384,12 @@ impl Builder {
     /// See [`Config::start`].
     pub fn start(mut self, start: Start) -> Self {
         self.config.start = start;
+        self
+    }
+
+    /// Begins at or after a sequence number in this shard; see [`Config::start_at`].
+    pub fn start_at(mut self, shard: impl Into<ShardId>, start: SequenceStart) -> Self {
+        self.config.start_at.insert(shard.into(), start);
         self
     }
 
@@ -432,13 +478,7 @@ impl Builder {
         if let Some(setting) = setting {
             return Err(ConfigError::NoDeadLetters { setting });
         }
-        let streams = match (self.streams, self.kinesis) {
-            (Some(streams), _) => streams,
-            (None, Some(client)) => Arc::new(Kinesis::new(client, &self.config.stream)),
-            (None, None) => {
-                return Err(ConfigError::MissingClient { client: "Kinesis", method: "kinesis" });
-            }
-        };
+        let sources = Sources::new(&self.config, self.streams, self.sources, self.kinesis)?;
         let store: Arc<dyn LeaseStore> = match (self.store, self.dynamodb.clone()) {
             (Some(store), _) => store,
             (None, Some(client)) => {
@@ -453,7 +493,7 @@ impl Builder {
         Ok(Consumer {
             handle: Handle::new(config.clone()),
             config,
-            streams,
+            sources,
             store,
             letters: self.letters,
             dynamodb: self.dynamodb,

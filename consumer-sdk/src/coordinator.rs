@@ -16,14 +16,16 @@ use crate::consumer::Summary;
 use crate::delivery::Delivery;
 use crate::error::Error;
 use crate::handle::{Phase, ShardGauge};
+use crate::lease::family::Beginning;
 use crate::lease::fence::Fence;
 use crate::lease::heartbeat::Heartbeat;
 use crate::lease::liveness::Liveness;
 use crate::lease::machine::{self, Action, Leases, View, parents_done};
 use crate::lease::weight::Meter;
 use crate::lease::{self, Lease, answered, family};
-use crate::position::{Checkpoint, Start};
+use crate::position::{Checkpoint, SequenceNumber, Start};
 use crate::shard::{Context, Held, Outcome, Session, Worker};
+use crate::sources::{check_layout, named_starts};
 use crate::streams::{ShardFilter, ShardInfo};
 
 /// Claims that are under way at the same time.
@@ -31,6 +33,9 @@ const CLAIMS_AT_ONCE: usize = 16;
 
 /// Leases that one look at the stream removes at most: nothing else waits for long.
 const REMOVED_AT_ONCE: usize = 20;
+
+/// While nothing changes, the leases are read less and less often, at last after so many intervals.
+const CALM_INTERVALS: u32 = 5;
 
 /// How long a worker waits after giving a lease up before it gives up another for its bytes: until the new
 /// owner's load tells what that changed.
@@ -46,10 +51,14 @@ pub(crate) struct Coordinator<M> {
     sessions: BTreeMap<ShardId, Session>,
     tasks: JoinSet<(ShardId, Outcome)>,
     next_scan: Instant,
+    // How often in a row reading the leases told nothing new.
+    calm: u32,
     next_sync: Instant,
     meter: Meter,
     // What was given up here, and when: it is another worker's turn.
     given: BTreeMap<ShardId, Instant>,
+    // Where shards begin, as the stream last listed them.
+    begins: BTreeMap<ShardId, SequenceNumber>,
 }
 
 impl<D: Delivery, M: Fn(&ShardId, &ShardGauge) -> D + Send> Coordinator<M> {
@@ -64,9 +73,11 @@ impl<D: Delivery, M: Fn(&ShardId, &ShardGauge) -> D + Send> Coordinator<M> {
             sessions: BTreeMap::new(),
             tasks: JoinSet::new(),
             next_scan: now,
+            calm: 0,
             next_sync: now,
             meter: Meter::new(now),
             given: BTreeMap::new(),
+            begins: BTreeMap::new(),
             context,
         }
     }
@@ -171,14 +182,20 @@ impl<D: Delivery, M: Fn(&ShardId, &ShardGauge) -> D + Send> Coordinator<M> {
     async fn scan(&mut self) -> Result<(), Error> {
         let config = &self.context.config;
         let started = Instant::now();
-        let leases = answered(config.call_timeout, self.context.store.leases()).await?;
+        let mut leases = answered(config.call_timeout, self.context.store.leases()).await?;
+        check_layout(config, &leases)?;
+        // Another worker, of an earlier or later version of the application, may read other streams as well.
+        leases.retain(|lease| self.context.streams.has(&lease.shard));
         let others = leases.iter().filter(|lease| lease.owner.as_ref() != Some(&config.worker_id));
         self.liveness.observe_leases(others, started, Instant::now());
-        self.leases = leases.into_iter().map(|lease| (lease.shard.clone(), lease)).collect();
+        let leases = leases.into_iter().map(|lease| (lease.shard.clone(), lease)).collect();
+        self.calm = if is_calm(&self.leases, &leases) { self.calm + 1 } else { 0 };
+        self.leases = leases;
         // Every change by a worker of ours is told through its heartbeat; an owner that has none is watched.
-        let interval = match self.liveness.has_foreign() {
+        let watched = self.liveness.has_foreign() || config.renew_leases_every.is_some();
+        let interval = match watched {
             true => config.lease_scan_interval.min(config.foreign_take_over_after / 4),
-            false => config.lease_scan_interval,
+            false => config.lease_scan_interval * self.calm.clamp(1, CALM_INTERVALS),
         };
         self.next_scan = Instant::now() + interval;
         Ok(())
@@ -189,15 +206,19 @@ impl<D: Delivery, M: Fn(&ShardId, &ShardGauge) -> D + Send> Coordinator<M> {
         let context = self.context.clone();
         let failed = |error| context.stream_error(error);
         let shards = context.shards(ShardFilter::All).await.map_err(failed)?;
+        let begins = shards.iter().filter_map(|shard| Some((shard.id.clone(), shard.begins.clone()?)));
+        self.begins = begins.collect();
         if shards.iter().any(|shard| !self.leases.contains_key(&shard.id)) {
             let filter = match context.config.start {
                 Start::TrimHorizon => ShardFilter::AtTrimHorizon,
                 Start::Latest => ShardFilter::AtLatest,
                 Start::AtTimestamp(time) => ShardFilter::AtTimestamp(time),
             };
-            let initial = context.shards(filter).await.map_err(failed)?;
-            let initial: BTreeSet<ShardId> = initial.into_iter().map(|shard| shard.id).collect();
-            let missing = family::missing(&shards, &initial, &context.config.start, &self.leases);
+            let open = context.shards(filter).await.map_err(failed)?;
+            let open: BTreeSet<ShardId> = open.into_iter().map(|shard| shard.id).collect();
+            let named = named_starts(&context.config, &shards, self.leases.is_empty())?;
+            let beginning = Beginning::new(&shards, &open, &context.config.start, &named);
+            let missing = family::missing(&shards, &beginning, &self.leases);
             let created = !missing.is_empty();
             for lease in missing {
                 if answered(context.config.call_timeout, context.store.create(&lease)).await? {
@@ -206,6 +227,7 @@ impl<D: Delivery, M: Fn(&ShardId, &ShardGauge) -> D + Send> Coordinator<M> {
                 }
             }
             if created {
+                context.changes.add();
                 self.scan().await?;
             }
         }
@@ -338,12 +360,15 @@ impl<D: Delivery, M: Fn(&ShardId, &ShardGauge) -> D + Send> Coordinator<M> {
             // read, all of its child comes after it.
             lease.checkpoint = Checkpoint::TrimHorizon;
         }
+        let follows = lease.parents.iter().any(|parent| self.leases.contains_key(parent));
+        // One that the last look at the stream did not list is too young to have lost anything.
+        let begins = self.begins.get(&shard).filter(|_| follows).cloned();
         self.meter.expect(&shard, lease.throughput.unwrap_or(0));
         let session = Session::new(shard.clone(), self.fence.clone(), era);
         self.sessions.insert(shard.clone(), session.clone());
         let gauge = self.context.handle.shard(&shard);
         let delivery = (self.make)(&shard, &gauge);
-        let held = Held::new(self.context.clone(), lease, session, gauge);
+        let held = Held::new(self.context.clone(), lease, session, gauge, begins);
         let worker = Worker::new(held, delivery);
         self.tasks.spawn(async move {
             let outcome = AssertUnwindSafe(worker.run()).catch_unwind().await;
@@ -420,6 +445,13 @@ impl<D: Delivery, M: Fn(&ShardId, &ShardGauge) -> D + Send> Coordinator<M> {
         }
         unreleased
     }
+}
+
+/// Whether nothing has changed that anything is decided by.
+fn is_calm(before: &Leases, now: &Leases) -> bool {
+    let told = |lease: &Lease| (lease.owner.clone(), lease.checkpoint.is_end());
+    before.len() == now.len()
+        && now.iter().all(|(shard, lease)| before.get(shard).map(told) == Some(told(lease)))
 }
 
 /// Claims a lease, unless one of the parents that were not seen is there after all: a scan reads each item

@@ -75,6 +75,18 @@ impl Batch {
         Some((part(self.part.start..middle, last), part(middle..self.part.end, self.end.clone())))
     }
 
+    /// How far the shard is done with each of the records: the last one's is [`Batch::end`].
+    pub(crate) fn positions(&self) -> impl Iterator<Item = Position> {
+        let last = self.len().saturating_sub(1);
+        let end = move |i: usize| (i == last).then(|| self.end.clone());
+        self.iter().enumerate().map(move |(i, delivered)| end(i).unwrap_or_else(|| delivered.position()))
+    }
+
+    /// The stream's name.
+    pub fn stream(&self) -> &str {
+        self.records().first().map_or("", |first| &first.stream)
+    }
+
     /// The shard.
     pub fn shard(&self) -> &ShardId {
         &self.shard

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
+use bytestring::ByteString;
 use headworks_record::ShardId;
 use tokio::sync::{mpsc, oneshot, watch};
 
@@ -15,7 +16,7 @@ use crate::metrics;
 use crate::pace::Pace;
 use crate::position::{Checkpoint, Position};
 use crate::reader::Counts;
-use crate::streams::Event;
+use crate::streams::{Event, StreamShard};
 use crate::sync::lock;
 
 /// What a consumer is doing.
@@ -35,7 +36,9 @@ pub enum Phase {
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ShardStatus {
-    /// The shard.
+    /// The stream's name.
+    pub stream: ByteString,
+    /// The shard, by its lease key as in [`Lease::shard`](crate::lease::Lease::shard).
     pub shard: ShardId,
     /// Records delivered here since this worker took the shard.
     pub delivered: u64,
@@ -321,7 +324,12 @@ impl Handle {
     }
 
     pub(crate) fn shard(&self, shard: &ShardId) -> ShardGauge {
+        let stream = match StreamShard::of(shard).stream {
+            Some(stream) => stream.name().clone(),
+            None => self.inner.config.stream_name().into(),
+        };
         let status = ShardStatus {
+            stream,
             shard: shard.clone(),
             delivered: 0,
             millis_behind: None,

@@ -1,8 +1,11 @@
-//! The Headworks consumer: reads a Kinesis stream with enhanced fan-out, shares its shards among workers by
+//! The Headworks consumer: reads Kinesis streams with enhanced fan-out, shares their shards among workers by
 //! leases in DynamoDB, and delivers every record to a handler with its headers and its trace.
 //!
 //! - [`Consumer`] is built with [`Consumer::builder`] and either calls a [`Handler`]
 //!   ([`Consumer::run`]) or hands out records to acknowledge ([`Consumer::stream`]).
+//! - One consumer reads one stream, or several whose shards are shared out together
+//!   ([`Consumer::builder_of_streams`]). It begins at the oldest record, the newest, a time ([`Start`]) or a place
+//!   in a shard ([`SequenceStart`]); where it begins is durable at once.
 //! - [`Handle`] tells counters and states at any time, and waits for one.
 //! - Leases are in the KCL's layout ([`lease`]), so an application moves from the KCL to this crate, or
 //!   back, without losing its place. One heartbeat per worker, in a table of its own, stands for all of
@@ -49,11 +52,14 @@ pub mod lease;
 mod metrics;
 mod pace;
 pub mod position;
+#[cfg(feature = "kms")]
+pub mod protected;
 #[doc(hidden)]
 pub mod random;
 pub mod reader;
 pub mod replay;
 mod shard;
+mod sources;
 mod spans;
 pub mod streams;
 mod sync;
@@ -66,8 +72,8 @@ pub use delivery::{Checkpoints, Closing, Handler, HandlerError, Opening, Pending
 pub use error::Error;
 pub use handle::{Handle, Phase, ShardStatus, Status, Stopped};
 pub use headworks_record::ownership::Foreign;
-pub use position::{Checkpoint, Position, SequenceNumber, Start};
-pub use streams::ConsumerId;
+pub use position::{Checkpoint, Position, SequenceNumber, SequenceStart, Start};
+pub use streams::{ConsumerId, StreamIdentifier, StreamShard};
 
 /// The examples of the README are compiled.
 #[cfg(doctest)]

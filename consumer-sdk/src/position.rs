@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 use std::cmp::Ordering;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bytestring::ByteString;
 
@@ -20,6 +20,38 @@ impl SequenceNumber {
     /// The decimal text.
     pub fn as_str(&self) -> &str {
         &self.0
+    }
+}
+
+/// The layout of the service's numbers, from the top: the version (2) at bit 184, the second of the shard's
+/// creation (36 bits), 4 bits of its index, the record's index (64), 8 bits of zero, the second of arrival (36),
+/// the shard's index (32), and 4 more. The KCL's `SequenceNumberValidator` reads version and
+/// shard's index from these places; that the seconds stand where they do has been so since 2013.
+const VERSION: u64 = 2;
+const SECONDS: u64 = (1 << 36) - 1;
+
+impl SequenceNumber {
+    /// When the record with this number arrived, or, if it is no record's, when it was given; to the second.
+    /// `None` where the number is not of the service's form.
+    pub(crate) fn arrived(&self) -> Option<SystemTime> {
+        let mut limbs = [0_u64; 3];
+        for digit in self.0.bytes() {
+            let mut carry = u128::from(digit - b'0');
+            for limb in limbs.iter_mut().rev() {
+                let wide = u128::from(*limb) * 10 + carry;
+                (*limb, carry) = (wide as u64, wide >> 64);
+            }
+            if carry > 0 {
+                return None;
+            }
+        }
+        let [high, middle, low] = limbs;
+        let created = (high >> 20) & SECONDS;
+        let arrived = ((middle & 0xff) << 28) | (low >> 36);
+        // A shard's own first number was given when the shard was made.
+        let well_formed =
+            high >> 56 == VERSION && (middle >> 8) & 0xff == 0 && (1..=arrived).contains(&created);
+        well_formed.then(|| UNIX_EPOCH + Duration::from_secs(arrived))
     }
 }
 
@@ -154,6 +186,25 @@ impl Start {
     }
 }
 
+/// Where an application that has no leases yet begins in one shard.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum SequenceStart {
+    /// At the record with this sequence number.
+    At(SequenceNumber),
+    /// After the record with this sequence number.
+    After(SequenceNumber),
+}
+
+impl SequenceStart {
+    /// The checkpoint of the shard's lease: a place in the stream from the beginning.
+    pub fn checkpoint(&self) -> Checkpoint {
+        Checkpoint::At(match self {
+            SequenceStart::At(sequence) => Position::before(sequence.clone()),
+            SequenceStart::After(sequence) => Position::past(sequence.clone()),
+        })
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -179,6 +230,21 @@ mod tests {
             ] {
                 prop_assert_eq!(Checkpoint::parse(&checkpoint.text(), checkpoint.sub()), Some(checkpoint));
             }
+        }
+    }
+
+    #[test]
+    fn the_services_numbers_tell_when_they_were_given() {
+        // Both are examples of the service's API reference, from 2014 and 2015.
+        for (number, at) in [
+            ("49543463076548007577105092703039560359975228518395012686", 1_411_431_219),
+            ("49546986683135544286507457936321625675700192471156785154", 1_421_279_386),
+        ] {
+            let arrived = seq(number).arrived().unwrap();
+            assert_eq!(arrived.duration_since(UNIX_EPOCH).unwrap().as_secs(), at);
+        }
+        for other in ["1", "49", &"9".repeat(56), &"9".repeat(80)] {
+            assert_eq!(seq(other).arrived(), None, "{other}");
         }
     }
 

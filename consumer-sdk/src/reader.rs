@@ -87,6 +87,9 @@ pub(crate) struct Read {
     pub(crate) stopped: Option<Error>,
 }
 
+/// Kinesis records that are decoded together, which is quicker than one by one: more hold memory for nothing.
+const TOGETHER: usize = 16;
+
 /// Reads one shard in order.
 #[derive(Debug)]
 pub(crate) struct Reader {
@@ -113,23 +116,26 @@ impl Reader {
 
     pub(crate) fn read(&mut self, event: &Event, received: SystemTime) -> Read {
         let mut read = Read::default();
-        for raw in &event.records {
-            if self.done.as_ref().is_some_and(|done| done.sequence > raw.sequence_number) {
-                read.counts.duplicates += 1;
-                continue;
-            }
-            match self.take_apart(raw, received, &mut read) {
-                Ok(last) => {
-                    let end = Position::new(raw.sequence_number.clone(), last);
-                    // A position in the middle of this record may lie further than its last member.
-                    if self.done.as_ref().is_none_or(|done| *done < end) {
-                        self.done = Some(end);
-                    }
-                    read.end = self.done.clone();
+        for together in event.records.chunks(TOGETHER) {
+            let decoded = aggregate::decode_all(together.iter().map(|raw| &raw.data));
+            for (raw, decoded) in together.iter().zip(decoded) {
+                if self.done.as_ref().is_some_and(|done| done.sequence > raw.sequence_number) {
+                    read.counts.duplicates += 1;
+                    continue;
                 }
-                Err(error) => {
-                    read.stopped = Some(error);
-                    break;
+                match self.take_apart(raw, decoded, received, &mut read) {
+                    Ok(last) => {
+                        let end = Position::new(raw.sequence_number.clone(), last);
+                        // A position in the middle of this record may lie further than its last member.
+                        if self.done.as_ref().is_none_or(|done| *done < end) {
+                            self.done = Some(end);
+                        }
+                        read.end = self.done.clone();
+                    }
+                    Err(error) => {
+                        read.stopped = Some(error);
+                        return read;
+                    }
                 }
             }
         }
@@ -137,13 +143,19 @@ impl Reader {
     }
 
     /// Delivers what one Kinesis record holds; returns its last member's sub-sequence number.
-    fn take_apart(&self, raw: &RawRecord, received: SystemTime, read: &mut Read) -> Result<i64, Error> {
+    fn take_apart(
+        &self,
+        raw: &RawRecord,
+        decoded: Result<Decoded, aggregate::Error>,
+        received: SystemTime,
+        read: &mut Read,
+    ) -> Result<i64, Error> {
         let undecodable = |source| Error::Undecodable {
             shard: self.shard.clone(),
             sequence_number: raw.sequence_number.clone(),
             source,
         };
-        match aggregate::decode(&raw.data).and_then(|decoded| self.judge(raw, decoded)) {
+        match decoded.and_then(|decoded| self.judge(raw, decoded)) {
             Ok(Content::Members(aggregate)) => {
                 // Half an aggregate is never delivered.
                 let (records, counts) = (read.records.len(), read.counts);
@@ -168,7 +180,7 @@ impl Reader {
         if rejected {
             return Ok(0);
         }
-        if self.is_done(raw, 0) {
+        if self.done_of(raw) >= Some(0) {
             read.counts.duplicates += 1;
             return Ok(0);
         }
@@ -199,7 +211,7 @@ impl Reader {
                 Ok(())
             }
             Undecodable::DeadLetter => {
-                let whole = self.whole(raw, received).filter(|_| !self.is_done(raw, 0));
+                let whole = self.whole(raw, received).filter(|_| self.done_of(raw) < Some(0));
                 read.rejected.extend(whole.map(|whole| Rejected { whole, error }));
                 Ok(())
             }
@@ -240,22 +252,22 @@ impl Reader {
         received: SystemTime,
         read: &mut Read,
     ) -> Result<(), aggregate::Error> {
-        read.records.reserve(aggregate.len());
-        let mut origins = aggregate.origins();
-        for (sub, member) in aggregate.members().enumerate() {
-            let origin = origins.next();
-            if self.is_done(raw, sub as i64) {
-                read.counts.duplicates += 1;
-                continue;
-            }
+        // Members up to here were read before.
+        let done = self.done_of(raw).map_or(0, |sub| usize::try_from(sub.saturating_add(1)).unwrap_or(0));
+        let done = done.min(aggregate.len());
+        read.counts.duplicates += done as u64;
+        read.records.reserve(aggregate.len() - done);
+        let mut origins = aggregate.origins().skip(done);
+        for (sub, member) in aggregate.members().enumerate().skip(done) {
             let record = member.to_record()?;
-            read.records.push(self.delivered(raw, record, sub as u64, received, origin.cloned()));
+            read.records.push(self.delivered(raw, record, sub as u64, received, origins.next().cloned()));
         }
         Ok(())
     }
 
-    fn is_done(&self, raw: &RawRecord, sub: i64) -> bool {
-        self.done.as_ref().is_some_and(|done| done.sequence == raw.sequence_number && done.sub >= sub)
+    /// The last member of this Kinesis record that was read before, if reading has come so far.
+    fn done_of(&self, raw: &RawRecord) -> Option<i64> {
+        self.done.as_ref().filter(|done| done.sequence == raw.sequence_number).map(|done| done.sub)
     }
 
     fn delivered(

@@ -56,6 +56,29 @@ async fn the_lease_of_a_shard_goes_when_the_shard_is_gone_and_its_children_are_b
 }
 
 #[tokio::test(start_paused = true)]
+async fn leases_are_read_less_often_while_nothing_changes_and_at_once_when_something_does() {
+    let (streams, store, journal) = (FakeStreams::new(4), FakeStore::default(), Journal::default());
+    let a = start("a", &streams, &store, &journal);
+    a.until(|status| status.leases_held() == 4 && status.is_caught_up()).await.unwrap();
+    let minutes = |minutes: u64| tokio::time::sleep(Duration::from_secs(60 * minutes));
+    minutes(1).await;
+    let early = store.scans();
+    minutes(15).await;
+    let settling = store.scans() - early;
+    minutes(50).await;
+    let calm = store.scans() - early - settling;
+    assert!((4..=6).contains(&settling), "{settling}: 1, 2, 3 and 4 minutes, then every 5");
+    assert!((9..=11).contains(&calm), "{calm}: every 5 minutes");
+    // A new worker is a change, however calm it was.
+    let came = Instant::now();
+    let b = start("b", &streams, &store, &journal);
+    b.until(|status| status.leases_held() == 2).await.unwrap();
+    assert!(came.elapsed() < Duration::from_secs(60), "{:?}", came.elapsed());
+    a.stop().await;
+    b.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_checkpoint_that_the_trim_horizon_has_passed_is_a_loss_that_is_told() {
     let (streams, store, journal) = (FakeStreams::new(2), FakeStore::default(), Journal::default());
     let done = streams.put("s0", "k", "done");

@@ -153,6 +153,34 @@ pub mod metric {
     pub const CONSUMER_BEHIND: &str = "headworks.consumer.behind";
     /// Gauge, `{lease}`: leases that a worker holds.
     pub const LEASES_HELD: &str = "headworks.leases.held";
+    /// Gauge, `{lease}`: leases of all workers that could be read.
+    pub const LEASES_ACTIVE: &str = "headworks.leases.active";
+    /// Gauge, `{lease}`: leases that nobody reads although they could be.
+    pub const LEASES_UNOWNED: &str = "headworks.leases.unowned";
+    /// Counter, `{record}`: records that a consumer left out because they were done before.
+    pub const CONSUMER_DUPLICATES: &str = "headworks.consumer.duplicates";
+    /// Counter, `{identity}`: identities forgotten before the window was over.
+    pub const CONSUMER_IDENTITIES_FORGOTTEN: &str = "headworks.consumer.identities.forgotten";
+    /// Counter, `{checkpoint}`: checkpoints written.
+    pub const CONSUMER_CHECKPOINTS: &str = "headworks.consumer.checkpoints";
+    /// Counter, `{attempt}`: attempts of handlers that failed.
+    pub const CONSUMER_HANDLER_FAILURES: &str = "headworks.consumer.handler.failures";
+    /// Counter, `{shard}`: shards that expired before they were read to their end.
+    pub const CONSUMER_SHARDS_EXPIRED: &str = "headworks.consumer.shards.expired";
+    /// Counter, `{checkpoint}`: checkpoints that the trim horizon had passed.
+    pub const CONSUMER_CHECKPOINTS_TRIMMED: &str = "headworks.consumer.checkpoints.trimmed";
+    /// Counter, `{lease}`: leases taken over from workers that had not released them.
+    pub const CONSUMER_TAKE_OVERS: &str = "headworks.consumer.take_overs";
+    /// Gauge, `{record}`, by shard: records behind the newest record, estimated.
+    pub const CONSUMER_RECORDS_BEHIND: &str = "headworks.consumer.records.behind";
+    /// Gauge, `By/s`, by shard: bytes that arrived a second, lately.
+    pub const CONSUMER_SHARD_RATE: &str = "headworks.consumer.shard.bytes_per_second";
+    /// Gauge, by shard: 1 while it takes nearly all that it may, or far more than others.
+    pub const CONSUMER_SHARD_HOT: &str = "headworks.consumer.shard.hot";
+    /// Gauge, by shard: 1 while nothing moves although there are records.
+    pub const CONSUMER_SHARD_STUCK: &str = "headworks.consumer.shard.stuck";
+    /// Gauge, by shard: 1 while it is read without fan-out.
+    pub const CONSUMER_SHARD_POLLED: &str = "headworks.consumer.shard.polled";
     /// Counter, `{span}`: spans lost because the queue was full or the collector did not take them.
     pub const SPANS_LOST: &str = "headworks.spans.lost";
     /// Counter, `{call}`, by `error.type`: callers that a gateway did not let in.

@@ -1,5 +1,6 @@
 //! Records as a consumer delivers them.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use headworks_consumer::{Pending, SequenceNumber};
@@ -7,28 +8,50 @@ use headworks_record::ShardId;
 use pyo3::prelude::*;
 use pyo3::types::PyString;
 
-use crate::process::Here;
+use crate::process::same_process;
 use crate::record::{Record, describe, time};
 
 /// The open end of a delivered record: what acknowledges it, once. Shared by the record and by the consumer
 /// that delivered it, which acknowledges it at a checkpoint and gives it back when it closes.
 #[derive(Debug, Clone)]
-pub(crate) struct Open(Arc<Here<Mutex<Option<Pending>>>>);
+pub(crate) struct Open(Arc<End>);
+
+/// As [`Here`](crate::process::Here), without asking for the process where nothing is at stake: that is a
+/// system call, and there is one of these for each record.
+#[derive(Debug)]
+struct End {
+    pid: u32,
+    closed: AtomicBool,
+    pending: Mutex<Option<Pending>>,
+}
 
 impl Open {
-    fn new(pending: Pending) -> Self {
-        Self(Arc::new(Here::new(Mutex::new(Some(pending)))))
+    fn new(pending: Pending, pid: u32) -> Self {
+        let pending = Mutex::new(Some(pending));
+        Self(Arc::new(End { pid, closed: AtomicBool::new(false), pending }))
     }
 
     /// What is open, the first time.
     pub(crate) fn take(&self) -> PyResult<Option<Pending>> {
+        same_process(self.0.pid)?;
         // A panic while the lock was held cannot have left anything half done.
-        Ok(self.0.get()?.lock().unwrap_or_else(PoisonError::into_inner).take())
+        let pending = self.0.pending.lock().unwrap_or_else(PoisonError::into_inner).take();
+        self.0.closed.store(true, Ordering::Release);
+        Ok(pending)
     }
 
     /// Whether the record is still neither acknowledged nor given back.
-    pub(crate) fn is_open(&self) -> PyResult<bool> {
-        Ok(self.0.get()?.lock().unwrap_or_else(PoisonError::into_inner).is_some())
+    pub(crate) fn is_open(&self) -> bool {
+        !self.0.closed.load(Ordering::Acquire)
+    }
+}
+
+impl Drop for End {
+    fn drop(&mut self) {
+        // What is open would tell threads that a fork does not have.
+        if !*self.closed.get_mut() && std::process::id() != self.pid {
+            std::mem::forget(self.pending.get_mut().unwrap_or_else(PoisonError::into_inner).take());
+        }
     }
 }
 
@@ -45,13 +68,13 @@ pub(crate) struct Delivered {
 }
 
 impl Delivered {
-    /// What becomes the Python object, and the open end for the consumer.
-    pub(crate) fn new(pending: Pending) -> (PyClassInitializer<Self>, Open) {
+    /// What becomes the Python object, and the open end for the consumer, which belongs to this process.
+    pub(crate) fn new(pending: Pending, pid: u32) -> (PyClassInitializer<Self>, Open) {
         let base = Record { inner: pending.record.clone() };
         let (stream, shard) = (pending.stream.clone(), pending.shard.clone());
         let sequence_number = pending.sequence_number.clone();
         let (sub_sequence_number, arrival_ms) = (pending.sub_sequence_number, pending.arrival_ms);
-        let open = Open::new(pending);
+        let open = Open::new(pending, pid);
         let this =
             Self { stream, shard, sequence_number, sub_sequence_number, arrival_ms, open: open.clone() };
         (PyClassInitializer::from(base).add_subclass(this), open)

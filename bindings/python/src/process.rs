@@ -21,12 +21,16 @@ impl<T> Here<T> {
 
     /// The value; in a fork of the process that made it, an error that says what to do.
     pub(crate) fn get(&self) -> PyResult<&T> {
-        let here = process::id();
-        match &self.value {
-            Some(value) if here == self.pid => Ok(value),
-            _ => Err(Fault::used_after_fork(self.pid, here).into()),
-        }
+        same_process(self.pid)?;
+        // It is there until it is dropped.
+        self.value.as_ref().ok_or_else(|| Fault::used_after_fork(self.pid, self.pid).into())
     }
+}
+
+/// An error that says what to do, unless this is the process of that id.
+pub(crate) fn same_process(pid: u32) -> PyResult<()> {
+    let here = process::id();
+    if here == pid { Ok(()) } else { Err(Fault::used_after_fork(pid, here).into()) }
 }
 
 impl<T> Drop for Here<T> {

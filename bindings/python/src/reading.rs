@@ -18,6 +18,8 @@ use crate::telemetry::telemetry;
 /// A consumer's stream of records, and those that were handed to Python.
 #[derive(Debug)]
 pub(crate) struct Reading {
+    /// The process that it was made in, and is used in.
+    pid: u32,
     options: Options,
     tracer: RecordTracer,
     shutdown: CancellationToken,
@@ -46,6 +48,7 @@ impl Reading {
     /// Checks the arguments; nothing is contacted.
     pub(crate) fn new(options: Options) -> PyResult<Self> {
         Ok(Self {
+            pid: std::process::id(),
             options,
             tracer: telemetry()?.tracer(),
             shutdown: CancellationToken::new(),
@@ -124,12 +127,12 @@ impl Reading {
             }
         };
         let shard = pending.shard.clone();
-        let (record, open) = Delivered::new(pending);
+        let (record, open) = Delivered::new(pending, self.pid);
         let record = Py::new(py, record)?;
         let mut all = self.open();
         let queue = all.entry(shard).or_default();
         while let Some(first) = queue.front()
-            && !first.is_open()?
+            && !first.is_open()
         {
             queue.pop_front();
         }

@@ -95,7 +95,13 @@ impl Streams for Feed {
     }
 
     async fn shards(&self, _: ShardFilter) -> Result<Vec<ShardInfo>, Error> {
-        Ok(vec![ShardInfo { id: "s0".into(), parents: vec![], range: HashRange::ALL, open: true }])
+        Ok(vec![ShardInfo {
+            id: "s0".into(),
+            parents: vec![],
+            range: HashRange::ALL,
+            open: true,
+            begins: None,
+        }])
     }
 
     async fn consumer(&self, _: &str, _: &ConsumerId) -> Result<Option<Registered>, Error> {

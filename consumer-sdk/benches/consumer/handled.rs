@@ -17,13 +17,19 @@ use crate::support::{FakeStore, Running};
 /// Runs of each case; the median counts.
 const RUNS: usize = 5;
 
-pub fn measure(quick: bool) {
+/// `runs` is what the command line asks for: profilers slow a run down by the hundred.
+pub fn measure(quick: bool, wanted: impl Fn(&str) -> bool, runs: Option<usize>) {
     for (case, bytes, records) in [("200B", 200, 400_000), ("1KB", 1024, 150_000)] {
-        let (records, runs) = if quick { (2_000, 1) } else { (records, RUNS) };
+        let cases = [(case.to_owned(), 60), (format!("{case}-no-dedup"), 0)];
+        let cases: Vec<_> = cases.into_iter().filter(|(case, _)| wanted(case)).collect();
+        if cases.is_empty() {
+            continue;
+        }
+        let (records, runs) = if quick { (2_000, 1) } else { (records, runs.unwrap_or(RUNS)) };
         let feed = Feed::new(records, bytes);
         let floor = median(runs, || floor(&feed) / records as f64);
         eprintln!("consumer: {records} records of {bytes} bytes, floor {floor:.0} ns");
-        for (case, window) in [(case.to_owned(), 60), (format!("{case}-no-dedup"), 0)] {
+        for (case, window) in cases {
             let value = median(runs, || handled(&feed, records, Duration::from_secs(window)));
             figure(&case, "cpu_ns_per_record", value, "ns", Some(("floor", floor)));
             figure(&case, "records_per_s_per_core", 1e9 / value, "records/s", None);

@@ -43,7 +43,7 @@ impl Estimate {
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
 pub struct ShardLag {
-    /// The shard.
+    /// The lease key, as in [`Lease::shard`].
     pub shard: ShardId,
     /// Who reads it, as the lease says.
     pub owner: Option<String>,
@@ -60,9 +60,11 @@ pub struct ShardLag {
     pub expired: bool,
 }
 
-/// The lag of each lease, sorted by shard. It reads each shard once or a few times, and changes nothing.
+/// The lag of each lease of these streams, sorted by shard. It reads each shard once or a few times, and changes
+/// nothing. Of an application of several streams, [`Several`](crate::streams::Several) takes those that are meant.
 pub async fn lag(streams: &dyn Streams, store: &dyn LeaseStore) -> Result<Vec<ShardLag>, Error> {
     let mut leases = store.leases().await?;
+    leases.retain(|lease| streams.has(&lease.shard));
     leases.sort_by(|a, b| a.shard.cmp(&b.shard));
     let mut lags = Vec::with_capacity(leases.len());
     for lease in leases {

@@ -8,14 +8,14 @@ use headworks_record::ShardId;
 
 use super::Error;
 use super::target::{Target, resolve};
-use crate::lease::{self, Lease, LeaseStore};
+use crate::lease::{self, Beat, Lease, LeaseStore};
 use crate::position::Checkpoint;
 use crate::streams::{self, Streams};
 
 /// One checkpoint that a reset moves.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Change {
-    /// The shard.
+    /// The lease key, as in [`Lease::shard`].
     pub shard: ShardId,
     /// How far it was read.
     pub before: Checkpoint,
@@ -32,8 +32,9 @@ pub struct Reset {
     watch: Duration,
 }
 
-/// Finds out what moving these shards (all, if none are named) to a target would change. Nothing is
-/// written. Shards that expired are left out.
+/// Finds out what moving these shards (all of these streams, if none are named) to a target would change. Nothing
+/// is written. Shards that expired are left out. Of an application of several streams,
+/// [`Several`](crate::streams::Several) takes those that are meant.
 pub async fn plan_reset(
     streams: &dyn Streams,
     store: Arc<dyn LeaseStore>,
@@ -43,7 +44,7 @@ pub async fn plan_reset(
     let wanted: BTreeSet<&ShardId> = shards.iter().collect();
     let mut changes = Vec::new();
     for lease in store.leases().await? {
-        if !wanted.is_empty() && !wanted.contains(&lease.shard) {
+        if !streams.has(&lease.shard) || (!wanted.is_empty() && !wanted.contains(&lease.shard)) {
             continue;
         }
         let after = match resolve(streams, &lease.shard, target).await {
@@ -113,13 +114,13 @@ impl Reset {
 
     /// Workers that give signs of life: heartbeats or, as the KCL's do, leases whose counter moves.
     async fn alive(&self) -> Result<Vec<String>, Error> {
-        let (beats, leases) = (self.store.beats().await?, self.store.leases().await?);
+        let (beats, leases) = (self.beats().await?, self.store.leases().await?);
         if beats.is_empty() && leases.iter().all(|lease| lease.owner.is_none()) {
             return Ok(Vec::new());
         }
         tokio::time::sleep(self.watch).await;
         let mut alive = BTreeSet::new();
-        for now in self.store.beats().await? {
+        for now in self.beats().await? {
             // A worker that came meanwhile is one as well.
             if beats.iter().all(|before| before.worker != now.worker || before.counter != now.counter) {
                 alive.insert(now.worker);
@@ -131,5 +132,27 @@ impl Reset {
             alive.extend(now.owner.filter(|_| moved));
         }
         Ok(alive.into_iter().collect())
+    }
+
+    /// The heartbeats; an application of the KCL's has no table of them.
+    async fn beats(&self) -> Result<Vec<Beat>, lease::Error> {
+        match self.store.beats().await {
+            Err(lease::Error::NoTable { .. }) => Ok(Vec::new()),
+            beats => beats,
+        }
+    }
+
+    /// Workers that own leases although nothing was seen to move: of the KCL's, one that renews more slowly than
+    /// the watch lasts looks like this, and so does one that was killed.
+    pub async fn owners(&self) -> Result<Vec<String>, Error> {
+        let beating: BTreeSet<String> = self.beats().await?.into_iter().map(|beat| beat.worker).collect();
+        let leases = self.store.leases().await?;
+        let owners: BTreeSet<String> = leases
+            .into_iter()
+            .filter(|lease| self.changes.iter().any(|change| change.shard == lease.shard))
+            .filter_map(|lease| lease.owner)
+            .filter(|owner| !beating.contains(owner))
+            .collect();
+        Ok(owners.into_iter().collect())
     }
 }

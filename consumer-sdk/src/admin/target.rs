@@ -20,6 +20,8 @@ pub enum Target {
     Timestamp(SystemTime),
     /// This record of a shard.
     Sequence(SequenceNumber),
+    /// After this record of a shard.
+    AfterSequence(SequenceNumber),
 }
 
 /// How far in front of a time a shard's last record is looked for, before its oldest record is.
@@ -45,6 +47,9 @@ pub(crate) async fn resolve(
         Target::TrimHorizon => return Ok(Checkpoint::TrimHorizon),
         Target::Latest => return Ok(Checkpoint::Latest),
         Target::Sequence(sequence) => return Ok(Checkpoint::At(Position::before(sequence.clone()))),
+        Target::AfterSequence(sequence) => {
+            return Ok(Checkpoint::At(Position::past(sequence.clone())));
+        }
         Target::Timestamp(time) => *time,
     };
     let mut pages = Pages::begin(streams, shard, &ReadFrom::AtTimestamp(time)).await?;

@@ -15,7 +15,7 @@ use crate::fanout::{GET_RECORDS_LIMIT, READ_EVERY};
 use crate::lease::Lease;
 use crate::position::{Checkpoint, Position};
 use crate::reader::Reader;
-use crate::streams::{self, Page, ReadFrom, ShardFilter, ShardInfo, Streams};
+use crate::streams::{self, Page, ReadFrom, ShardFilter, ShardInfo, StreamShard, Streams};
 
 /// Why a window could not be rebuilt.
 #[derive(Debug)]
@@ -122,7 +122,8 @@ impl History<'_> {
         let stream = self.config.stream_name().to_owned().into();
         // By the same rules as when it was delivered: what was left out then is not remembered.
         let foreign = self.config.foreign;
-        let mut reader = Reader::new(stream, shard.clone(), range, foreign, Undecodable::DeliverRaw, None);
+        let name = StreamShard::of(shard).shard;
+        let mut reader = Reader::new(stream, name, range, foreign, Undecodable::DeliverRaw, None);
         let mut iterator = self.iterator(shard, &ReadFrom::AtTimestamp(self.since())).await?;
         loop {
             let page = self.page(&iterator, GET_RECORDS_LIMIT).await?;

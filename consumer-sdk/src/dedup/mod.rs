@@ -12,7 +12,7 @@
 //! of a busy shard would be megabytes, written all the time for a take-over that seldom comes, and at each
 //! moment either older than the checkpoint or ahead of it.
 //!
-//! - `window` is the memory.
+//! - `window` is the memory: `order` keeps the identities, `index` finds them.
 //! - `history` rebuilds it: when a shard's first records come, and only then, so that idle shards cost
 //!   nothing.
 //! - `handover` passes it from a shard that ended to its children in the same worker, so that a reshard
@@ -20,6 +20,8 @@
 
 mod handover;
 mod history;
+mod index;
+mod order;
 mod window;
 
 pub(crate) use handover::Handover;

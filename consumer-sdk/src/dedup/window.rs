@@ -1,64 +1,12 @@
 //! The identities that a shard brought lately.
 
-use std::collections::hash_map::{Entry, RandomState};
-use std::collections::{HashMap, VecDeque};
-use std::hash::{BuildHasher, Hasher};
 use std::time::Duration;
 
 use headworks_record::Creation;
 
+use super::index::{Identity, Index, Tag};
+use super::order::{Entry, Order};
 use crate::delivered::Delivered;
-
-/// Trace id and span id. They are compared whole: a hash that two records share would drop one of them.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-struct Identity([u64; 3]);
-
-/// Hashes identities, which are random for the most part: a multiplication is enough to spread them. The key is
-/// drawn for each process, so that nobody can choose identities whose hashes are one.
-#[derive(Debug, Clone)]
-struct Keys(u64);
-
-impl Default for Keys {
-    fn default() -> Self {
-        Self(RandomState::new().hash_one(0) | 1)
-    }
-}
-
-impl BuildHasher for Keys {
-    type Hasher = Folding;
-
-    fn build_hasher(&self) -> Folding {
-        Folding { key: self.0, state: self.0 }
-    }
-}
-
-/// Multiplies each word in, and folds both halves of the product.
-#[derive(Debug)]
-struct Folding {
-    key: u64,
-    state: u64,
-}
-
-impl Hasher for Folding {
-    fn write(&mut self, bytes: &[u8]) {
-        let (words, rest) = bytes.as_chunks::<8>();
-        words.iter().for_each(|word| self.write_u64(u64::from_ne_bytes(*word)));
-        rest.iter().for_each(|byte| self.write_u64(u64::from(*byte)));
-    }
-
-    fn write_u64(&mut self, word: u64) {
-        let product = u128::from(self.state ^ word) * u128::from(self.key ^ 0x9e37_79b9_7f4a_7c15);
-        self.state = (product as u64) ^ ((product >> 64) as u64);
-    }
-
-    fn write_usize(&mut self, length: usize) {
-        self.write_u64(length as u64);
-    }
-
-    fn finish(&self) -> u64 {
-        self.state
-    }
-}
 
 /// What [`Window::drop_repeats`] did.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -71,32 +19,48 @@ pub(crate) struct Dropped {
 
 /// Remembers identities for a time, measured in arrivals at the stream.
 ///
-/// An identity takes 32 bytes in `order` and 33 in `last`; both grow by doubling, so 70 to 140 bytes.
+/// An identity takes 32 bytes in `order` and, because the table doubles, 13 to 26 in `latest`.
 #[derive(Debug, Clone)]
 pub(crate) struct Window {
     span_ms: u64,
     most: usize,
-    // The latest arrival of each identity.
-    last: HashMap<Identity, u64, Keys>,
     // In the order in which they were noted; one that came again is here once more.
-    order: VecDeque<(Identity, u64)>,
+    order: Order,
+    // Of each identity the latest in that order.
+    latest: Index,
     forgotten: u64,
+    // Of the records in hand; kept for its memory.
+    tags: Vec<Tag>,
 }
 
 impl Window {
     /// An empty window over this time, of at most this many identities.
     pub(crate) fn new(span: Duration, most: usize) -> Self {
         let span_ms = u64::try_from(span.as_millis()).unwrap_or(u64::MAX);
-        Self { span_ms, most, last: HashMap::default(), order: VecDeque::new(), forgotten: 0 }
+        let (order, latest) = (Order::default(), Index::new());
+        Self { span_ms, most, order, latest, forgotten: 0, tags: Vec::new() }
     }
 
     /// Removes the repeats from records that follow, in order, on everything noted so far.
     pub(crate) fn drop_repeats(&mut self, records: &mut Vec<Delivered>) -> Dropped {
         let before = records.len();
+        let mut tags = std::mem::take(&mut self.tags);
+        tags.clear();
+        let identities = records.iter().filter_map(|record| record.record.headers.creation().map(identity));
+        tags.extend(identities.map(|identity| self.latest.tag(identity)));
+        self.latest.fetch(tags.iter().copied());
+        if let Some(last) = records.last() {
+            self.fetch_old(last.arrival_ms, tags.len());
+        }
+        let mut tagged = tags.iter();
         records.retain(|record| {
-            let Some(creation) = record.record.headers.creation() else { return true };
-            !self.note(identity(creation), record.arrival_ms)
+            let creation = record.record.headers.creation();
+            let Some((creation, tag)) = creation.and_then(|creation| Some((creation, tagged.next()?))) else {
+                return true;
+            };
+            !self.note(Entry { identity: identity(creation), arrival_ms: record.arrival_ms }, *tag)
         });
+        self.tags = tags;
         let repeats = (before - records.len()) as u64;
         Dropped { repeats, forgotten: std::mem::take(&mut self.forgotten) }
     }
@@ -104,52 +68,59 @@ impl Window {
     /// Takes in a record that was dealt with before.
     pub(crate) fn remember(&mut self, record: &Delivered) {
         if let Some(creation) = record.record.headers.creation() {
-            self.note(identity(creation), record.arrival_ms);
+            let identity = identity(creation);
+            let tag = self.latest.tag(identity);
+            self.note(Entry { identity, arrival_ms: record.arrival_ms }, tag);
         }
     }
 
     /// Takes in what another window remembers.
     pub(crate) fn absorb(&mut self, other: &Window) {
-        for (identity, arrival_ms) in &other.order {
-            self.note(*identity, *arrival_ms);
+        for entry in other.order.iter() {
+            self.note(*entry, self.latest.tag(entry.identity));
         }
     }
 
     /// Tells whether it is a repeat.
-    fn note(&mut self, identity: Identity, arrival_ms: u64) -> bool {
+    fn note(&mut self, entry: Entry, tag: Tag) -> bool {
         // Those that are too old for this record; where arrivals are not quite in order, some stay a
         // little longer, which the comparison below does not mind.
-        while self.order.front().is_some_and(|(_, at)| at.saturating_add(self.span_ms) < arrival_ms) {
+        while self.order.oldest().is_some_and(|oldest| self.is_old(oldest, entry.arrival_ms)) {
             self.forget_oldest();
         }
-        let before = match self.last.entry(identity) {
-            Entry::Vacant(entry) => {
-                entry.insert(arrival_ms);
-                None
+        let order = &self.order;
+        let found = self
+            .latest
+            .find(tag, |number| order.by_half(number).is_some_and(|other| other.identity == entry.identity));
+        let before = found.and_then(|slot| self.order.by_half(self.latest.number(slot))).copied();
+        if before.is_none_or(|before| before.arrival_ms < entry.arrival_ms) {
+            let number = self.order.push(entry) as u32;
+            match found {
+                Some(slot) => self.latest.renumber(slot, number),
+                None => self.latest.insert(tag, number),
             }
-            Entry::Occupied(mut entry) => {
-                let before = *entry.get();
-                *entry.get_mut() = before.max(arrival_ms);
-                Some(before)
-            }
-        };
-        if before.is_none_or(|before| before < arrival_ms) {
-            self.order.push_back((identity, arrival_ms));
             if self.order.len() > self.most && self.forget_oldest() {
                 self.forgotten += 1;
             }
         }
-        before.is_some_and(|before| before.saturating_add(self.span_ms) >= arrival_ms)
+        before.is_some_and(|before| !self.is_old(&before, entry.arrival_ms))
     }
 
     /// Tells whether the identity is gone: it stays if it came again since.
     fn forget_oldest(&mut self) -> bool {
-        let Some((identity, at)) = self.order.pop_front() else { return false };
-        let latest = self.last.get(&identity) == Some(&at);
-        if latest {
-            self.last.remove(&identity);
-        }
-        latest
+        let Some((number, oldest)) = self.order.pop() else { return false };
+        let slot = self.latest.find(self.latest.tag(oldest.identity), |other| other == number as u32);
+        slot.inspect(|slot| self.latest.remove(*slot)).is_some()
+    }
+
+    /// As [`Index::fetch`], for what records that arrived then will make it forget, as far as that goes.
+    fn fetch_old(&self, arrival_ms: u64, most: usize) {
+        let old = self.order.iter().take(most).take_while(|entry| self.is_old(entry, arrival_ms));
+        self.latest.fetch(old.map(|entry| self.latest.tag(entry.identity)));
+    }
+
+    fn is_old(&self, entry: &Entry, arrival_ms: u64) -> bool {
+        entry.arrival_ms.saturating_add(self.span_ms) < arrival_ms
     }
 }
 
@@ -224,7 +195,7 @@ mod tests {
         let mut window = window(2);
         let (_, dropped) = left(&mut window, &[(Some(1), 0), (Some(2), 1), (Some(3), 2)]);
         assert_eq!(dropped, Dropped { repeats: 0, forgotten: 1 });
-        assert!(window.order.len() <= 2 && window.last.len() <= 2);
+        assert!(window.order.len() <= 2 && window.latest.len() <= 2);
         let (left, _) = left(&mut window, &[(Some(3), 3), (Some(1), 4)]);
         assert_eq!(left, [4], "it is delivered again, not lost");
     }
@@ -237,17 +208,52 @@ mod tests {
         assert_eq!(left(&mut child, &[(Some(1), 120), (Some(2), 130)]).0, [120]);
     }
 
-    #[test]
-    fn hashes_spread_over_all_bits() {
-        let keys = Keys::default();
-        let hashes: Vec<u64> = (0..4096u64).map(|i| keys.hash_one(Identity([i, 7, i << 40]))).collect();
-        for bit in 0..64 {
-            let set = hashes.iter().filter(|hash| *hash >> bit & 1 == 1).count();
-            assert!((1500..2600).contains(&set), "bit {bit} is set in {set} of 4096");
+    /// What the window does, at the cost of a search through everything.
+    #[derive(Default)]
+    struct Plain {
+        order: Vec<(u8, u64)>,
+        forgotten: u64,
+    }
+
+    impl Plain {
+        fn note(&mut self, span: u64, most: usize, id: u8, at: u64) -> bool {
+            let old = self.order.iter().take_while(|(_, before)| before + span < at).count();
+            self.order.drain(..old);
+            let before = self.order.iter().rev().find(|(other, _)| *other == id).map(|(_, at)| *at);
+            if before.is_none_or(|before| before < at) {
+                self.order.push((id, at));
+            }
+            if self.order.len() > most {
+                let (oldest, _) = self.order.remove(0);
+                self.forgotten += u64::from(self.order.iter().all(|(other, _)| *other != oldest));
+            }
+            before.is_some_and(|before| before + span >= at)
         }
     }
 
     proptest! {
+        /// Also where it is too small and arrivals are out of order.
+        #[test]
+        fn it_does_what_a_plain_one_does(
+            steps in proptest::collection::vec((0u8..40, 0u64..60), 1..400),
+            most in 1usize..60,
+        ) {
+            let (mut window, mut plain) = (window(most), Plain::default());
+            let mut now = 0;
+            for part in steps.chunks(7) {
+                let part: Vec<(u8, u64)> = part.iter().map(|(id, late)| { now += 20; (*id, now - now.min(*late)) }).collect();
+                let mut records: Vec<_> = part.iter().map(|(id, at)| record(Some(*id), *at)).collect();
+                let dropped = window.drop_repeats(&mut records);
+                let kept = part.iter().filter(|(id, at)| !plain.note(100, most, *id, *at));
+                let kept: Vec<u64> = kept.map(|(_, at)| *at).collect();
+                prop_assert_eq!(records.iter().map(|record| record.arrival_ms).collect::<Vec<_>>(), kept);
+                prop_assert_eq!(dropped.repeats as usize, part.len() - records.len());
+                prop_assert_eq!(dropped.forgotten, std::mem::take(&mut plain.forgotten));
+                let identities: std::collections::BTreeSet<_> = plain.order.iter().map(|(id, _)| id).collect();
+                prop_assert_eq!((window.order.len(), window.latest.len()), (plain.order.len(), identities.len()));
+            }
+        }
+
         /// A first occurrence is never dropped, a repeat always is, and a window that was rebuilt from
         /// what lies within the window before any place drops what the old one would have dropped.
         #[test]

@@ -139,28 +139,23 @@ impl<H: Handler, F: Fn(&ShardId) -> H + Send + Sync + 'static> Delivery for Keye
     ) -> Result<(), Interrupt> {
         self.start(session);
         let tracker = self.tracker(progress);
-        let mut counts = tracker.watch();
         let most = self.max_unacknowledged;
         // A batch that is larger than the bound is alone.
-        // What `wait_for` returns locks the counts: it must not outlive the wait.
-        let room =
-            async { counts.wait_for(|now| now.held == 0 || now.held + batch.len() <= most).await.is_ok() };
+        let room = tracker.wait_for(|now| now.held == 0 || now.held + batch.len() <= most);
         Self::unless_failed(&mut self.failures.1, session, room).await?;
         if !session.admit() {
             return Err(Interrupt::Session);
         }
         let mut parts: Vec<(Vec<Delivered>, Vec<Ticket>)> = Vec::new();
         parts.resize_with(self.lanes.len(), Default::default);
-        for (i, delivered) in batch.iter().enumerate() {
-            let last = i + 1 == batch.len();
-            let position = if last { batch.end().clone() } else { delivered.position() };
+        for (delivered, ticket) in batch.iter().zip(tracker.add(batch.positions())) {
             let (records, tickets) = &mut parts[self.lane_of(delivered)];
             records.push(delivered.clone());
-            tickets.push(tracker.add(position));
+            tickets.push(ticket);
         }
         for (lane, (records, tickets)) in self.lanes.iter().zip(parts) {
             let Some(end) = records.last().map(Delivered::position) else { continue };
-            let part = Batch::new(session.shard().clone(), records, end, batch.millis_behind());
+            let part = Batch::new(batch.shard().clone(), records, end, batch.millis_behind());
             let sent = lane.send(Task::Work(part, tickets));
             if Self::unless_failed(&mut self.failures.1, session, sent).await?.is_err() {
                 // A lane ends by a failure, which is told, or with the session.
@@ -185,8 +180,7 @@ impl<H: Handler, F: Fn(&ShardId) -> H + Send + Sync + 'static> Delivery for Keye
 
     async fn settle(&mut self, session: &Session) -> Result<(), Interrupt> {
         if let Some(tracker) = &self.tracker {
-            let mut counts = tracker.watch();
-            let settled = async { counts.wait_for(|counts| counts.open == 0).await.is_ok() };
+            let settled = tracker.wait_for(|counts| counts.open == 0);
             Self::unless_failed(&mut self.failures.1, session, settled).await?;
         }
         self.close(Closing::ShardEnd).await;

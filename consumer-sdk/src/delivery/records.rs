@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 use std::ops::Deref;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::SystemTime;
 
@@ -36,17 +37,23 @@ pub(crate) const QUEUED_PARTS: usize = 64;
 pub struct Pending {
     delivered: Delivered,
     ticket: Ticket,
-    session: Session,
-    tracer: RecordTracer,
+    shard: Arc<Shard>,
     // When the caller got it; only for records whose span is wanted.
     handed_out: Option<SystemTime>,
+}
+
+/// What all records of a shard have in common.
+#[derive(Debug)]
+struct Shard {
+    session: Session,
+    tracer: RecordTracer,
 }
 
 impl Pending {
     /// The record is done.
     pub fn ack(self) -> Delivered {
         if let Some(started) = self.handed_out {
-            spans::processed_one(&self.tracer, &self.delivered, started);
+            spans::processed_one(&self.shard.tracer, &self.delivered, started);
         }
         self.ticket.acknowledge();
         self.delivered
@@ -104,9 +111,9 @@ impl Records {
     fn pop(&mut self) -> Option<Pending> {
         while let Some(mut pending) = self.ready.pop_front() {
             // Since it was queued the shard may have gone to another worker, who delivers it.
-            if pending.session.admit() {
+            if pending.shard.session.admit() {
                 let creation = pending.delivered.record.headers.creation();
-                if creation.is_some_and(|creation| pending.tracer.wants(creation)) {
+                if creation.is_some_and(|creation| pending.shard.tracer.wants(creation)) {
                     pending.handed_out = Some(SystemTime::now());
                 }
                 return Some(pending);
@@ -149,6 +156,7 @@ impl Stream for Records {
 pub(crate) struct Handout {
     parts: mpsc::Sender<Vec<Pending>>,
     tracker: Option<Tracker>,
+    shard: Option<Arc<Shard>>,
     max_unacknowledged: usize,
     tracer: RecordTracer,
     gauge: ShardGauge,
@@ -161,7 +169,7 @@ impl Handout {
         tracer: RecordTracer,
         gauge: ShardGauge,
     ) -> Self {
-        Self { parts, tracker: None, max_unacknowledged, tracer, gauge }
+        Self { parts, tracker: None, shard: None, max_unacknowledged, tracer, gauge }
     }
 
     fn tracker(&mut self, progress: &Progress) -> Tracker {
@@ -177,16 +185,16 @@ impl Delivery for Handout {
         progress: &Progress,
     ) -> Result<(), Interrupt> {
         let tracker = self.tracker(progress);
-        let mut counts = tracker.watch();
+        let shard = self
+            .shard
+            .get_or_insert_with(|| Arc::new(Shard { session: session.clone(), tracer: self.tracer.clone() }));
         let max = self.max_unacknowledged;
-        let mut rest = batch.records();
+        let (mut rest, mut positions) = (batch.records(), batch.positions());
         while !rest.is_empty() {
             let stuck = |counts: &Counts| counts.open == 0 && counts.dropped > 0;
             let now = tokio::select! {
                 biased;
-                counts = counts.wait_for(|counts| counts.held < max || stuck(counts)) => {
-                    counts.map_or_else(|_| Counts::default(), |counts| *counts)
-                }
+                counts = tracker.wait_for(|counts| counts.held < max || stuck(counts)) => counts,
                 () = session.over() => return Err(Interrupt::Session),
             };
             if !session.admit() {
@@ -198,16 +206,12 @@ impl Delivery for Handout {
             }
             let (part, later) = rest.split_at(room.min(rest.len()));
             rest = later;
-            let pending = part.iter().enumerate().map(|(i, delivered)| {
-                let last = rest.is_empty() && i + 1 == part.len();
-                let position = if last { batch.end().clone() } else { delivered.position() };
-                Pending {
-                    delivered: delivered.clone(),
-                    ticket: tracker.add(position),
-                    session: session.clone(),
-                    tracer: self.tracer.clone(),
-                    handed_out: None,
-                }
+            let tickets = tracker.add(positions.by_ref().take(part.len()));
+            let pending = part.iter().zip(tickets).map(|(delivered, ticket)| Pending {
+                delivered: delivered.clone(),
+                ticket,
+                shard: shard.clone(),
+                handed_out: None,
             });
             let pending = pending.collect();
             tokio::select! {
@@ -226,22 +230,20 @@ impl Delivery for Handout {
 
     async fn settle(&mut self, session: &Session) -> Result<(), Interrupt> {
         let Some(tracker) = &self.tracker else { return Ok(()) };
-        let mut counts = tracker.watch();
-        let settled = tokio::select! {
+        let counts = tokio::select! {
             biased;
-            counts = counts.wait_for(|counts| counts.open == 0) => counts.map(|counts| *counts),
+            counts = tracker.wait_for(|counts| counts.open == 0) => counts,
             () = session.over() => return Err(Interrupt::Session),
         };
-        match settled {
-            Ok(counts) if counts.dropped > 0 => Err(unacknowledged(session, &counts)),
-            _ => Ok(()),
+        match counts.dropped {
+            0 => Ok(()),
+            _ => Err(unacknowledged(session, &counts)),
         }
     }
 
     async fn drain(&mut self, _session: &Session) {
         if let Some(tracker) = &self.tracker {
-            // The sender lives in the tracker.
-            let _ = tracker.watch().wait_for(|counts| counts.open == 0).await;
+            tracker.wait_for(|counts| counts.open == 0).await;
         }
     }
 }

@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex};
 
-use tokio::sync::watch;
+use tokio::sync::Notify;
 
 use crate::lease::checkpointer::Progress;
 use crate::position::Position;
@@ -33,63 +33,102 @@ struct Inner {
     entries: VecDeque<(Position, State)>,
     // The number of the first entry.
     first: u64,
-    counts: Counts,
+    open: usize,
+    dropped: usize,
     progress: Progress,
+    // Somebody waits for other counts. Without, nobody is woken: most records are acknowledged one by one.
+    awaited: bool,
+}
+
+#[derive(Debug)]
+struct Shared {
+    inner: Mutex<Inner>,
+    changed: Notify,
 }
 
 /// The records of one shard in order, from the first that is not done.
 #[derive(Debug, Clone)]
-pub(super) struct Tracker {
-    inner: Arc<Mutex<Inner>>,
-    counts: Arc<watch::Sender<Counts>>,
-}
+pub(super) struct Tracker(Arc<Shared>);
 
 impl Tracker {
     pub(super) fn new(progress: Progress) -> Self {
-        let inner = Inner { entries: VecDeque::new(), first: 0, counts: Counts::default(), progress };
-        Self { inner: Arc::new(Mutex::new(inner)), counts: Arc::new(watch::channel(Counts::default()).0) }
+        let (entries, first, open, dropped) = (VecDeque::new(), 0, 0, 0);
+        let inner = Inner { entries, first, open, dropped, progress, awaited: false };
+        Self(Arc::new(Shared { inner: Mutex::new(inner), changed: Notify::new() }))
     }
 
-    /// Another record, done up to `position` when it is acknowledged.
-    pub(super) fn add(&self, position: Position) -> Ticket {
-        let mut inner = lock(&self.inner);
-        let number = inner.first + inner.entries.len() as u64;
-        inner.entries.push_back((position, State::Open));
-        inner.counts.open += 1;
-        self.publish(&mut inner);
-        Ticket { tracker: self.clone(), number, state: State::Dropped }
+    /// More records, each done up to its position when its ticket is acknowledged.
+    pub(super) fn add(&self, positions: impl IntoIterator<Item = Position>) -> impl Iterator<Item = Ticket> {
+        let (first, next) = self.change(|inner| {
+            let first = inner.next();
+            inner.entries.extend(positions.into_iter().map(|position| (position, State::Open)));
+            let next = inner.next();
+            inner.open += (next - first) as usize;
+            (first, next)
+        });
+        let tracker = self.clone();
+        (first..next).map(move |number| Ticket { tracker: tracker.clone(), number, state: State::Dropped })
     }
 
     /// Nothing is handed out up to `position`.
     pub(super) fn skip(&self, position: Position) {
-        let mut inner = lock(&self.inner);
-        inner.entries.push_back((position, State::Done));
-        inner.advance();
-        self.publish(&mut inner);
+        self.change(|inner| {
+            inner.entries.push_back((position, State::Done));
+            inner.advance();
+        });
     }
 
-    fn publish(&self, inner: &mut Inner) {
-        inner.counts.held = inner.entries.len();
-        self.counts.send_replace(inner.counts);
-    }
-
-    pub(super) fn watch(&self) -> watch::Receiver<Counts> {
-        self.counts.subscribe()
+    /// Waits until the counts are as wanted.
+    pub(super) async fn wait_for(&self, mut wanted: impl FnMut(&Counts) -> bool) -> Counts {
+        loop {
+            // Made before the look at the counts, so that no change falls between the two.
+            let changed = self.0.changed.notified();
+            {
+                let mut inner = lock(&self.0.inner);
+                let counts = inner.counts();
+                if wanted(&counts) {
+                    return counts;
+                }
+                inner.awaited = true;
+            }
+            changed.await;
+        }
     }
 
     fn close(&self, number: u64, state: State) {
-        let mut inner = lock(&self.inner);
-        let Some(place) = number.checked_sub(inner.first).map(|place| place as usize) else { return };
-        let Some(entry) = inner.entries.get_mut(place).filter(|entry| entry.1 == State::Open) else { return };
-        entry.1 = state;
-        inner.counts.open -= 1;
-        inner.counts.dropped += usize::from(state == State::Dropped);
-        inner.advance();
-        self.publish(&mut inner);
+        self.change(|inner| {
+            let place = number.checked_sub(inner.first).map(|place| place as usize);
+            let entry = place.and_then(|place| inner.entries.get_mut(place));
+            if let Some(entry) = entry.filter(|entry| entry.1 == State::Open) {
+                entry.1 = state;
+                inner.open -= 1;
+                inner.dropped += usize::from(state == State::Dropped);
+                inner.advance();
+            }
+        });
+    }
+
+    fn change<T>(&self, change: impl FnOnce(&mut Inner) -> T) -> T {
+        let (changed, awaited) = {
+            let mut inner = lock(&self.0.inner);
+            (change(&mut inner), std::mem::take(&mut inner.awaited))
+        };
+        if awaited {
+            self.0.changed.notify_waiters();
+        }
+        changed
     }
 }
 
 impl Inner {
+    fn next(&self) -> u64 {
+        self.first + self.entries.len() as u64
+    }
+
+    fn counts(&self) -> Counts {
+        Counts { open: self.open, held: self.entries.len(), dropped: self.dropped }
+    }
+
     fn advance(&mut self) {
         let mut last = None;
         while let Some((_, State::Done)) = self.entries.front() {
@@ -142,8 +181,7 @@ mod tests {
         ) {
             let (progress, reached) = checkpointer::tests::progress();
             let tracker = Tracker::new(progress);
-            let mut tickets: Vec<_> =
-                (0..acknowledged.len()).map(|i| (i, tracker.add(position(i)))).collect();
+            let mut tickets: Vec<_> = tracker.add((0..acknowledged.len()).map(position)).enumerate().collect();
             // Any order of acknowledging.
             tickets.sort_by_key(|(i, _)| (*i as u64).wrapping_mul(order | 1) % 101);
             for (i, ticket) in tickets {
@@ -153,7 +191,7 @@ mod tests {
             prop_assert_eq!(reached(), done.checked_sub(1).map(position));
             let dropped = acknowledged.iter().filter(|done| !**done).count();
             let held = acknowledged.len() - done;
-            prop_assert_eq!(*tracker.watch().borrow(), Counts { open: 0, held, dropped });
+            prop_assert_eq!(lock(&tracker.0.inner).counts(), Counts { open: 0, held, dropped });
         }
     }
 
@@ -161,10 +199,29 @@ mod tests {
     fn what_is_skipped_waits_for_what_came_before() {
         let (progress, reached) = checkpointer::tests::progress();
         let tracker = Tracker::new(progress);
-        let ticket = tracker.add(position(0));
+        let ticket = tracker.add([position(0)]).next().unwrap();
         tracker.skip(position(1));
         assert_eq!(reached(), None);
         ticket.acknowledge();
         assert_eq!(reached(), Some(position(1)));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn whoever_waits_is_told_of_every_change() {
+        let (progress, _) = checkpointer::tests::progress();
+        let tracker = Tracker::new(progress);
+        let mut tickets: Vec<_> = tracker.add((0..3).map(position)).collect();
+        let waiting = [1, 0].map(|open| {
+            let tracker = tracker.clone();
+            tokio::spawn(async move { tracker.wait_for(|counts| counts.open <= open).await })
+        });
+        for left in [2, 1, 0] {
+            tokio::task::yield_now().await;
+            assert_eq!(waiting.each_ref().map(|task| task.is_finished()), [left < 1, false]);
+            tickets.pop().unwrap().acknowledge();
+        }
+        for task in waiting {
+            assert_eq!(task.await.unwrap().dropped, 0);
+        }
     }
 }

@@ -1,13 +1,17 @@
 //! The fan-out consumer: found or registered, and waited for. It is never deregistered by a restart.
 
+use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
+
+use headworks_record::ShardId;
 
 use tokio::time::{Instant, sleep, timeout};
 
 use crate::backoff::Backoff;
 use crate::config::{Config, Reading};
 use crate::error::Error;
-use crate::streams::{self, ConsumerId, Registration, Streams};
+use crate::streams::{self, ConsumerId, Registration, StreamIdentifier, StreamShard, Streams};
 
 const FIRST_DELAY: Duration = Duration::from_millis(100);
 const LAST_DELAY: Duration = Duration::from_secs(5);
@@ -16,13 +20,38 @@ const LAST_DELAY: Duration = Duration::from_secs(5);
 /// are polled: the service gives both refusals the same name.
 const REGISTRATIONS: u32 = 5;
 
+/// The consumers' ARNs, by stream. One that is missing means that the stream's shards are polled.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct ConsumerArns(BTreeMap<Option<StreamIdentifier>, Arc<str>>);
+
+impl ConsumerArns {
+    /// Finds or registers the consumer of a stream; `None` for the only one.
+    pub(crate) async fn find(
+        &mut self,
+        stream: Option<StreamIdentifier>,
+        name: &str,
+        streams: &dyn Streams,
+        config: &Config,
+    ) -> Result<(), Error> {
+        if let Some(arn) = consumer_arn(streams, name, config).await? {
+            self.0.insert(stream, arn);
+        }
+        Ok(())
+    }
+
+    /// With which to subscribe to the shard of this lease.
+    pub(crate) fn of(&self, key: &ShardId) -> Option<Arc<str>> {
+        self.0.get(&StreamShard::of(key).stream).cloned()
+    }
+}
+
 /// The consumer's ARN, once it can be subscribed with; `None` where shards are to be polled.
 ///
 /// All waiting is jittered: a stream takes few control calls per second, and workers start together.
-pub(crate) async fn consumer_arn(streams: &dyn Streams, config: &Config) -> Result<Option<String>, Error> {
+async fn consumer_arn(streams: &dyn Streams, name: &str, config: &Config) -> Result<Option<Arc<str>>, Error> {
     let give_up = Instant::now() + config.startup_timeout;
     let mut backoff = Backoff::new(FIRST_DELAY, LAST_DELAY);
-    let failed = |source| Error::Stream { stream: config.stream.clone(), source };
+    let failed = |source| Error::Stream { stream: name.to_owned(), source };
 
     let stream_arn = loop {
         match limited(config, "DescribeStreamSummary", streams.arn()).await {
@@ -44,14 +73,16 @@ pub(crate) async fn consumer_arn(streams: &dyn Streams, config: &Config) -> Resu
         let found =
             limited(config, "DescribeStreamConsumer", streams.consumer(&stream_arn, &config.consumer)).await;
         let registered = match (found, &config.consumer) {
-            (Ok(None), ConsumerId::Name(name)) => {
-                limited(config, "RegisterStreamConsumer", streams.register(&stream_arn, name)).await.map(Some)
+            (Ok(None), ConsumerId::Name(consumer)) => {
+                limited(config, "RegisterStreamConsumer", streams.register(&stream_arn, consumer))
+                    .await
+                    .map(Some)
             }
             (found, _) => found,
         };
         match registered {
             Ok(Some(consumer)) => match consumer.state {
-                Registration::Active => return Ok(Some(consumer.arn)),
+                Registration::Active => return Ok(Some(consumer.arn.into())),
                 Registration::Creating => state = "CREATING",
                 Registration::Deleting => state = "DELETING",
             },
@@ -75,7 +106,7 @@ pub(crate) async fn consumer_arn(streams: &dyn Streams, config: &Config) -> Resu
         if Instant::now() >= give_up {
             return Err(Error::Registration {
                 consumer: config.consumer.to_string(),
-                stream: config.stream.clone(),
+                stream: name.to_owned(),
                 waited_s: config.startup_timeout.as_secs(),
                 state,
             });

@@ -9,20 +9,64 @@ use headworks_record::ShardId;
 
 use super::machine::Leases;
 use super::model::Lease;
-use crate::position::{Checkpoint, Start};
+use crate::position::{Checkpoint, SequenceStart, Start};
 use crate::streams::ShardInfo;
+
+/// Where an application begins: the shards that were open at its start, except where it was told to begin at a
+/// place in a shard.
+#[derive(Debug, Default)]
+pub(crate) struct Beginning {
+    places: BTreeMap<ShardId, Checkpoint>,
+}
+
+impl Beginning {
+    /// - `shards`: all shards that the stream still lists.
+    /// - `open`: those among them that were open at the place where the application starts.
+    /// - `named`: the shards that begin elsewhere.
+    pub(crate) fn new(
+        shards: &[ShardInfo],
+        open: &BTreeSet<ShardId>,
+        start: &Start,
+        named: &BTreeMap<ShardId, SequenceStart>,
+    ) -> Self {
+        let listed = by_id(shards);
+        let named = |id: &ShardId| named.get(id).filter(|_| listed.contains_key(id));
+        let mut places: BTreeMap<ShardId, Checkpoint> =
+            open.iter().map(|id| (id.clone(), start.checkpoint())).collect();
+        // What a named shard came from is not read: what else came from that begins at its own beginning.
+        let mut passed: Vec<&ShardInfo> = shards.iter().filter(|shard| named(&shard.id).is_some()).collect();
+        let mut seen = BTreeSet::new();
+        while let Some(parents) = passed.pop().map(|shard| &shard.parents) {
+            for parent in parents.iter().filter_map(|parent| listed.get(parent)) {
+                if seen.insert(&parent.id) {
+                    passed.push(parent);
+                }
+            }
+        }
+        // Parents first, so that what takes a passed shard's place may be passed as well.
+        for shard in elders_first(shards).into_iter().filter(|shard| seen.contains(&shard.id)) {
+            if places.remove(&shard.id).is_some() {
+                let children = shards.iter().filter(|child| child.parents.contains(&shard.id));
+                places.extend(children.map(|child| (child.id.clone(), Checkpoint::TrimHorizon)));
+            }
+        }
+        // And what comes from a named shard is left to its end.
+        for shard in elders_first(shards) {
+            if let Some(start) = named(&shard.id) {
+                places.insert(shard.id.clone(), start.checkpoint());
+            }
+        }
+        let follows = |id: &ShardId| ancestors(id, &listed).iter().any(|ancestor| named(ancestor).is_some());
+        places.retain(|id, _| named(id).is_some() || !follows(id));
+        Self { places }
+    }
+}
 
 /// The leases that a stream's shards should have and do not: at the first start, and where a worker
 /// vanished before it was done.
 ///
 /// - `shards`: all shards that the stream still lists.
-/// - `initial`: those among them that were open at the place where the application starts.
-pub(crate) fn missing(
-    shards: &[ShardInfo],
-    initial: &BTreeSet<ShardId>,
-    start: &Start,
-    leases: &Leases,
-) -> Vec<Lease> {
+pub(crate) fn missing(shards: &[ShardInfo], beginning: &Beginning, leases: &Leases) -> Vec<Lease> {
     let listed = by_id(shards);
     let mut wanted = Vec::new();
     for shard in shards {
@@ -41,8 +85,10 @@ pub(crate) fn missing(
             if shard.parents.iter().all(settled) {
                 wanted.push(lease_of(shard, Checkpoint::TrimHorizon));
             }
-        } else if initial.contains(&shard.id) && !has_leased_ancestor(&shard.id, &listed, leases) {
-            wanted.push(lease_of(shard, start.checkpoint()));
+        } else if let Some(place) = beginning.places.get(&shard.id)
+            && !has_leased_ancestor(&shard.id, &listed, leases)
+        {
+            wanted.push(lease_of(shard, place.clone()));
         }
     }
     wanted
@@ -130,6 +176,28 @@ fn has_leased_ancestor(id: &ShardId, listed: &BTreeMap<&ShardId, &ShardInfo>, le
     false
 }
 
+/// Each shard after those that it came from.
+fn elders_first(shards: &[ShardInfo]) -> Vec<&ShardInfo> {
+    let listed = by_id(shards);
+    let mut ordered: Vec<&ShardInfo> = shards.iter().collect();
+    ordered.sort_by_key(|shard| ancestors(&shard.id, &listed).len());
+    ordered
+}
+
+/// The listed shards that a shard came from, over all generations.
+fn ancestors<'a>(id: &ShardId, listed: &BTreeMap<&'a ShardId, &'a ShardInfo>) -> BTreeSet<&'a ShardId> {
+    let mut found = BTreeSet::new();
+    let mut open: Vec<&ShardInfo> = listed.get(id).copied().into_iter().collect();
+    while let Some(shard) = open.pop() {
+        for parent in shard.parents.iter().filter_map(|parent| listed.get(parent).copied()) {
+            if found.insert(&parent.id) {
+                open.push(parent);
+            }
+        }
+    }
+    found
+}
+
 fn has_leased_descendant(id: &ShardId, shards: &[ShardInfo], leases: &Leases) -> bool {
     let mut open = vec![id];
     let mut seen = BTreeSet::new();
@@ -151,6 +219,7 @@ mod tests {
     use headworks_record::HashRange;
 
     use super::*;
+    use crate::position::SequenceNumber;
 
     fn shard(id: &str, parents: &[&str]) -> ShardInfo {
         ShardInfo {
@@ -158,6 +227,7 @@ mod tests {
             parents: parents.iter().map(|parent| ShardId::from(*parent)).collect(),
             range: HashRange::ALL,
             open: true,
+            begins: None,
         }
     }
 
@@ -175,28 +245,67 @@ mod tests {
         leases.iter().map(|lease| lease.shard.as_str()).collect()
     }
 
-    fn initial(ids: &[&str]) -> BTreeSet<ShardId> {
-        ids.iter().map(|id| ShardId::from(*id)).collect()
+    fn initial(shards: &[ShardInfo], ids: &[&str], start: Start) -> Beginning {
+        let open = ids.iter().map(|id| ShardId::from(*id)).collect();
+        Beginning::new(shards, &open, &start, &BTreeMap::new())
     }
 
     #[test]
     fn the_first_start_takes_the_shards_that_were_open_there() {
         let shards = [shard("a", &[]), shard("b", &["a"]), shard("c", &["a"])];
         let none = Leases::new();
-        let oldest = missing(&shards, &initial(&["a"]), &Start::TrimHorizon, &none);
+        let oldest = missing(&shards, &initial(&shards, &["a"], Start::TrimHorizon), &none);
         assert_eq!(ids(&oldest), ["a"]);
         assert_eq!(oldest[0].checkpoint, Checkpoint::TrimHorizon);
-        let latest = missing(&shards, &initial(&["b", "c"]), &Start::Latest, &none);
+        let latest = missing(&shards, &initial(&shards, &["b", "c"], Start::Latest), &none);
         assert_eq!(ids(&latest), ["b", "c"]);
         assert_eq!(latest[0].checkpoint, Checkpoint::Latest);
         assert_eq!(latest[0].parents, ["a".into()]);
     }
 
     #[test]
+    fn a_named_shard_begins_at_its_place_and_its_family_round_it() {
+        // a was split into b and c, c into d and e; x stands alone.
+        let shards = [
+            shard("e", &["c"]),
+            shard("x", &[]),
+            shard("a", &[]),
+            shard("c", &["a"]),
+            shard("b", &["a"]),
+            shard("d", &["c"]),
+        ];
+        let at = |n: &str| SequenceStart::At(SequenceNumber::new(n.to_owned()).unwrap());
+        let begin = |open: &[&str], start: Start, named: &[&str]| {
+            let open = open.iter().map(|id| ShardId::from(*id)).collect();
+            let named = named.iter().map(|id| (ShardId::from(*id), at("7"))).collect();
+            let beginning = Beginning::new(&shards, &open, &start, &named);
+            let mut found = missing(&shards, &beginning, &Leases::new());
+            found.sort_by(|a, b| a.shard.cmp(&b.shard));
+            let line = |lease: Lease| format!("{} {}", lease.shard, lease.checkpoint.text());
+            found.into_iter().map(line).collect::<Vec<_>>()
+        };
+        let horizon = begin(&["a", "x"], Start::TrimHorizon, &["d"]);
+        assert_eq!(horizon, ["b TRIM_HORIZON", "d 7", "e TRIM_HORIZON", "x TRIM_HORIZON"]);
+        let latest = begin(&["b", "d", "e", "x"], Start::Latest, &["d"]);
+        assert_eq!(latest, ["b LATEST", "d 7", "e LATEST", "x LATEST"]);
+        let closed = begin(&["b", "d", "e", "x"], Start::Latest, &["c"]);
+        assert_eq!(closed, ["b LATEST", "c 7", "x LATEST"], "d and e come when c has ended");
+        let unknown = begin(&["a", "x"], Start::TrimHorizon, &["gone"]);
+        assert_eq!(unknown, ["a TRIM_HORIZON", "x TRIM_HORIZON"]);
+        // A worker that vanished when it had made one of them.
+        let open = BTreeSet::from(["a".into(), "x".into()]);
+        let named = BTreeMap::from([("d".into(), at("7"))]);
+        let beginning = Beginning::new(&shards, &open, &Start::TrimHorizon, &named);
+        let mut again = missing(&shards, &beginning, &leased(&[("d", false)]));
+        again.sort_by(|a, b| a.shard.cmp(&b.shard));
+        assert_eq!(ids(&again), ["b", "e", "x"]);
+    }
+
+    #[test]
     fn children_are_left_to_the_end_of_their_parents() {
         let shards = [shard("a", &[]), shard("b", &["a"]), shard("c", &["a"])];
         let again = |leases: &[(&str, bool)]| {
-            let found = missing(&shards, &initial(&["b", "c"]), &Start::Latest, &leased(leases));
+            let found = missing(&shards, &initial(&shards, &["b", "c"], Start::Latest), &leased(leases));
             found.into_iter().map(|l| (l.shard.to_string(), l.checkpoint)).collect::<Vec<_>>()
         };
         assert_eq!(again(&[("a", false)]), []);
@@ -209,7 +318,8 @@ mod tests {
     #[test]
     fn children_of_an_expired_parent_are_read_from_their_beginning() {
         let shards = [shard("b", &["a"]), shard("c", &["a"])];
-        let found = missing(&shards, &initial(&["b", "c"]), &Start::Latest, &leased(&[("a", false)]));
+        let begun = initial(&shards, &["b", "c"], Start::Latest);
+        let found = missing(&shards, &begun, &leased(&[("a", false)]));
         assert_eq!(ids(&found), ["b", "c"]);
         assert!(found.iter().all(|lease| lease.checkpoint == Checkpoint::TrimHorizon));
     }

@@ -9,6 +9,7 @@ use headworks_record::{HashKey, HashRange, ShardId};
 
 use super::model::{Lease, PendingCheckpoint};
 use crate::position::{Checkpoint, Position, SequenceNumber};
+use crate::streams::StreamShard;
 
 pub(super) const KEY: &str = "leaseKey";
 pub(super) const OWNER: &str = "leaseOwner";
@@ -25,6 +26,11 @@ pub(super) const RANGE_START: &str = "startingHashKey";
 pub(super) const RANGE_END: &str = "endingHashKey";
 /// What the shard brings; KCL 3 balances by it.
 pub(super) const THROUGHPUT: &str = "throughputKBps";
+/// The stream's identifier, `account:name:epoch`, in a lease of one of several streams. The KCL keeps the name of
+/// an earlier form, which held the stream's name alone.
+pub(super) const STREAM: &str = "streamName";
+/// The shard's own name in such a lease. Parents and children are told by their own names as well.
+pub(super) const SHARD: &str = "shardId";
 /// Set by KCL 3 on items that are not leases (its leader and worker metrics), and on some that are.
 pub(super) const ENTITY: &str = "entityType";
 
@@ -40,7 +46,15 @@ pub(super) fn is_lease(item: &Item) -> bool {
 
 /// Reads a lease; an error says which attribute is wrong.
 pub(super) fn read(item: &Item) -> Result<Lease, String> {
-    let shard = text(item, KEY)?.ok_or("it has no leaseKey")?;
+    let key = ShardId::from(text(item, KEY)?.ok_or("it has no leaseKey")?);
+    let stream = StreamShard::of(&key).stream;
+    let keys = |name| -> Result<Vec<ShardId>, String> {
+        let ids = shards(item, name)?;
+        Ok(match &stream {
+            Some(stream) => ids.iter().map(|id| stream.key(id)).collect(),
+            None => ids,
+        })
+    };
     let checkpoint = text(item, CHECKPOINT)?.ok_or("it has no checkpoint")?;
     let sub = number(item, SUB)?.unwrap_or(0);
     let checkpoint = Checkpoint::parse(checkpoint, sub).ok_or_else(|| {
@@ -54,13 +68,13 @@ pub(super) fn read(item: &Item) -> Result<Lease, String> {
         _ => None,
     };
     Ok(Lease {
-        shard: ShardId::from(shard),
+        shard: key.clone(),
         owner: text(item, OWNER)?.filter(|owner| !owner.is_empty()).map(str::to_owned),
         counter: number(item, COUNTER)?.unwrap_or(0),
         owner_switches: number(item, OWNER_SWITCHES)?.unwrap_or(0),
         checkpoint,
-        parents: shards(item, PARENTS)?,
-        children: shards(item, CHILDREN)?,
+        parents: keys(PARENTS)?,
+        children: keys(CHILDREN)?,
         range,
         pending: pending(item)?,
         throughput: throughput(item)?,
@@ -99,6 +113,10 @@ pub(super) fn write(lease: &Lease) -> Item {
         (CHECKPOINT.to_owned(), AttributeValue::S(lease.checkpoint.text().into_owned())),
         (SUB.to_owned(), num(lease.checkpoint.sub())),
     ]);
+    if let StreamShard { stream: Some(stream), shard } = StreamShard::of(&lease.shard) {
+        item.insert(STREAM.to_owned(), AttributeValue::S(stream.to_string()));
+        item.insert(SHARD.to_owned(), AttributeValue::S(shard.to_string()));
+    }
     if let Some(owner) = &lease.owner {
         item.insert(OWNER.to_owned(), AttributeValue::S(owner.clone()));
     }
@@ -129,8 +147,9 @@ pub(super) fn num(value: impl ToString) -> AttributeValue {
     AttributeValue::N(value.to_string())
 }
 
+/// Shards by their own names: the KCL's parents and children have no stream in front.
 pub(super) fn set(ids: &[ShardId]) -> AttributeValue {
-    AttributeValue::Ss(ids.iter().map(ShardId::to_string).collect())
+    AttributeValue::Ss(ids.iter().map(|id| StreamShard::of(id).shard.to_string()).collect())
 }
 
 pub(super) fn text<'a>(item: &'a Item, name: &str) -> Result<Option<&'a str>, String> {
@@ -166,6 +185,7 @@ fn shards(item: &Item, name: &str) -> Result<Vec<ShardId>, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::streams::StreamIdentifier;
 
     #[test]
     fn leases_round_trip() {
@@ -182,6 +202,25 @@ mod tests {
         assert_eq!(read(&write(&lease)).unwrap(), lease);
         let bare = Lease::new("s".into(), Checkpoint::ShardEnd);
         assert_eq!(read(&write(&bare)).unwrap(), bare);
+    }
+
+    /// What the KCL writes for a shard of one of several streams.
+    #[test]
+    fn leases_of_several_streams_are_the_kcls() {
+        let stream: StreamIdentifier = "123456789012:orders:1700000000".parse().unwrap();
+        let mut lease = Lease::new(stream.key(&"shardId-000000000002".into()), Checkpoint::TrimHorizon);
+        lease.parents = vec![stream.key(&"shardId-000000000000".into())];
+        lease.children = vec![stream.key(&"shardId-000000000003".into())];
+        let item = write(&lease);
+        let s = |text: &str| AttributeValue::S(text.to_owned());
+        assert_eq!(item[KEY], s("123456789012:orders:1700000000:shardId-000000000002"));
+        assert_eq!(item[STREAM], s("123456789012:orders:1700000000"));
+        assert_eq!(item[SHARD], s("shardId-000000000002"));
+        assert_eq!(item[PARENTS], AttributeValue::Ss(vec!["shardId-000000000000".to_owned()]));
+        assert_eq!(item[CHILDREN], AttributeValue::Ss(vec!["shardId-000000000003".to_owned()]));
+        assert_eq!(read(&item).unwrap(), lease);
+        let alone = write(&Lease::new("s".into(), Checkpoint::TrimHorizon));
+        assert!(!alone.contains_key(STREAM) && !alone.contains_key(SHARD));
     }
 
     /// What KCL 3.5 writes for a shard that it has begun.

@@ -8,7 +8,8 @@ use crate::position::{Checkpoint, Position};
 /// One item of the lease table: a shard, who reads it, and how far it was read.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Lease {
-    /// The shard; the KCL's lease key in a single-stream application.
+    /// The lease key: the shard's name, and in an application of several streams the stream's identifier in
+    /// front of it; [`StreamShard::of`](crate::StreamShard::of) takes it apart. Parents and children likewise.
     pub shard: ShardId,
     /// The worker that reads the shard, if one does.
     pub owner: Option<String>,
@@ -68,7 +69,7 @@ impl Lease {
 /// The right to write to a lease: its owner and the counter that the owner knows.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Holding {
-    /// The shard.
+    /// The lease key, as in [`Lease::shard`].
     pub shard: ShardId,
     /// The owner, as in [`Lease::owner`].
     pub owner: String,

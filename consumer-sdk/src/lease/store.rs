@@ -173,6 +173,18 @@ pub enum Error {
         /// The service's code and message, or what broke on the way.
         reason: String,
     },
+    /// The table does not exist.
+    #[error(
+        "{operation}: there is no table {table:?}: {reason}; check its name and the region, or start the application once, which makes it"
+    )]
+    NoTable {
+        /// The API operation.
+        operation: &'static str,
+        /// The table.
+        table: String,
+        /// The service's code and message.
+        reason: String,
+    },
     /// DynamoDB refused the request for good.
     #[error("{operation} on table {table:?} was refused: {reason}; check the role's permissions")]
     Refused {
@@ -194,7 +206,7 @@ impl Error {
             Error::InvalidItem { .. } => "lease-item-invalid",
             Error::InvalidTable { .. } => "lease-table-invalid",
             Error::Unavailable { .. } => "lease-table-unavailable",
-            Error::Refused { .. } => "lease-table-refused",
+            Error::NoTable { .. } | Error::Refused { .. } => "lease-table-refused",
         }
     }
 

@@ -1,7 +1,7 @@
 //! What a worker holds while it reads a shard, and what it has to ask the stream and the table about it.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use headworks_record::{HashRange, ShardId};
 use headworks_telemetry::RecordTracer;
@@ -15,7 +15,7 @@ use crate::dead_letter::DeadLetters;
 use crate::dedup::{Failure, Handover, History, Window};
 use crate::delivery::Interrupt;
 use crate::error::Error;
-use crate::fanout::registration::limited;
+use crate::fanout::registration::{ConsumerArns, limited};
 use crate::handle::{Handle, ShardGauge};
 use crate::lease::heartbeat::Changes;
 use crate::lease::machine::Leases;
@@ -32,15 +32,14 @@ pub(crate) struct Context {
     pub(crate) tracer: RecordTracer,
     pub(crate) handle: Handle,
     pub(crate) changes: Changes,
-    /// `None` where shards are polled.
-    pub(crate) consumer_arn: Option<Arc<str>>,
+    pub(crate) consumer_arns: ConsumerArns,
     pub(crate) handover: Handover,
     pub(crate) letters: Option<Arc<dyn DeadLetters>>,
 }
 
 impl Context {
     pub(crate) fn stream_error(&self, source: streams::Error) -> Error {
-        Error::Stream { stream: self.config.stream.clone(), source }
+        Error::Stream { stream: self.config.stream_text(), source }
     }
 
     pub(crate) async fn shards(&self, filter: ShardFilter) -> Result<Vec<ShardInfo>, streams::Error> {
@@ -75,11 +74,20 @@ pub(crate) struct Held {
     pub(super) lease: Lease,
     pub(super) session: Session,
     pub(super) gauge: ShardGauge,
+    // With which the shard begins, where this worker reads on from its parents.
+    begins: Option<SequenceNumber>,
 }
 
 impl Held {
-    pub(crate) fn new(context: Arc<Context>, lease: Lease, session: Session, gauge: ShardGauge) -> Self {
-        Self { context, lease, session, gauge }
+    /// `begins` is the sequence number with which the shard begins, if it follows shards that were read.
+    pub(crate) fn new(
+        context: Arc<Context>,
+        lease: Lease,
+        session: Session,
+        gauge: ShardGauge,
+        begins: Option<SequenceNumber>,
+    ) -> Self {
+        Self { context, lease, session, gauge, begins }
     }
 
     pub(super) async fn create_children(&self, children: &[ShardInfo]) -> Result<Vec<ShardId>, Error> {
@@ -206,16 +214,67 @@ impl Held {
         }
     }
 
-    /// The record at the checkpoint, which the stream brings again first unless it has expired. Of a place
-    /// that is no record's nothing can be told.
-    pub(super) fn anchor(&self) -> Option<SequenceNumber> {
-        match &self.lease.checkpoint {
-            Checkpoint::At(position) if position.sub != i64::MAX => Some(position.sequence.clone()),
+    /// What the stream must still have, or must have had lately, for nothing to be lost.
+    pub(super) fn anchor(&self) -> Option<Anchor> {
+        match (&self.lease.checkpoint, &self.begins) {
+            (Checkpoint::At(position), _) => Some(Anchor {
+                sequence: position.sequence.clone(),
+                kind: match position.sub {
+                    i64::MAX => Kind::Place,
+                    -1 => Kind::Before,
+                    _ => Kind::Record,
+                },
+            }),
+            (Checkpoint::TrimHorizon, Some(begins)) => {
+                Some(Anchor { sequence: begins.clone(), kind: Kind::Place })
+            }
             _ => None,
         }
     }
 
-    /// The stream began behind the checkpoint's record.
+    /// Whether the trim horizon had passed the anchor when this event, the first with something to tell, came.
+    pub(super) async fn is_trimmed(
+        &self,
+        anchor: &Anchor,
+        first: Option<&SequenceNumber>,
+        ended: bool,
+    ) -> bool {
+        if first.is_some_and(|first| *first <= anchor.sequence) {
+            return false;
+        }
+        match (&anchor.kind, anchor.sequence.arrived()) {
+            // It would have come first.
+            (Kind::Record, _) if first.is_some() || ended => true,
+            (Kind::Before, None) => first.is_some() || ended,
+            (_, None) => false,
+            (_, Some(at)) => self.has_outlived_retention(at).await,
+        }
+    }
+
+    async fn has_outlived_retention(&self, since: SystemTime) -> bool {
+        let age = SystemTime::now().duration_since(since).unwrap_or_default() + HORIZON_MARGIN;
+        if age < LEAST_RETENTION {
+            return false;
+        }
+        let shard = &self.lease.shard;
+        let mut backoff = retries();
+        for _ in 0..RETENTION_ATTEMPTS {
+            let asked = self.context.streams.retention(shard);
+            match limited(&self.context.config, "DescribeStreamSummary", asked).await {
+                Ok(Some(retention)) => return age >= retention,
+                Ok(None) => return false,
+                Err(error) if error.is_retryable() => {}
+                Err(_) => break,
+            }
+            if self.session.over_within(backoff.next_delay()).await {
+                return false;
+            }
+        }
+        // Rather a loss too many in the log than one too few.
+        true
+    }
+
+    /// The stream began behind the checkpoint.
     pub(super) fn trimmed(&self, checkpoint: SequenceNumber, first: Option<SequenceNumber>) {
         DataLoss::CheckpointTrimmed { shard: self.lease.shard.clone(), checkpoint, first }.tell();
         self.gauge.trimmed();
@@ -238,6 +297,29 @@ impl Held {
         }
     }
 }
+
+/// Where reading goes on, as far as the stream can tell whether it still has what comes there.
+#[derive(Debug)]
+pub(super) struct Anchor {
+    pub(super) sequence: SequenceNumber,
+    kind: Kind,
+}
+
+#[derive(Debug)]
+enum Kind {
+    /// A record's: the stream brings it again first unless it has expired.
+    Record,
+    /// In front of what may be a record or not.
+    Before,
+    /// No record's: only its age tells.
+    Place,
+}
+
+/// A stream keeps its records for a day at least.
+const LEAST_RETENTION: Duration = Duration::from_secs(24 * 3_600);
+/// What the clocks may differ by.
+const HORIZON_MARGIN: Duration = Duration::from_secs(60);
+const RETENTION_ATTEMPTS: u32 = 5;
 
 pub(super) fn retries() -> Backoff {
     Backoff::new(Duration::from_millis(100), Duration::from_secs(2))

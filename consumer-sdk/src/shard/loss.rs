@@ -12,8 +12,8 @@ pub(super) enum DataLoss {
     )]
     ShardExpired { shard: ShardId, checkpoint: String },
     #[error(
-        "the trim horizon of {shard} has passed the checkpoint {checkpoint}: records between it and {} that were not read have expired; let the application run more often than the stream's retention, or lengthen the retention",
-        first.as_ref().map_or("the shard's end", SequenceNumber::as_str)
+        "the trim horizon of {shard} has passed the checkpoint {checkpoint}: records between it and {} that were not read may have expired; let the application run more often than the stream's retention, or lengthen the retention",
+        first.as_ref().map_or("the newest one", SequenceNumber::as_str)
     )]
     CheckpointTrimmed { shard: ShardId, checkpoint: SequenceNumber, first: Option<SequenceNumber> },
 }

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::SystemTime;
 
+use bytestring::ByteString;
 use headworks_record::ShardId;
 use tokio_util::task::AbortOnDropHandle;
 
@@ -19,7 +20,7 @@ use crate::lease::checkpointer::{Checkpointer, Last, Progress, Renewal};
 use crate::position::{Checkpoint, Position};
 use crate::reader::{Reader, Rejected};
 use crate::spans;
-use crate::streams::{Event, ShardInfo};
+use crate::streams::{Event, ShardInfo, StreamShard};
 
 /// How a shard's reading ended.
 #[derive(Debug)]
@@ -38,13 +39,21 @@ pub(crate) enum Outcome {
 pub(crate) struct Worker<D> {
     held: Held,
     delivery: D,
+    // Records know their stream and their shard by its own name; aggregates are labelled with that, too.
+    stream: ByteString,
+    shard: ShardId,
     // Built when the first records come, unless repeats are not looked for.
     window: Option<Window>,
 }
 
 impl<D: Delivery> Worker<D> {
     pub(crate) fn new(held: Held, delivery: D) -> Self {
-        Self { held, delivery, window: None }
+        let StreamShard { stream, shard } = StreamShard::of(&held.lease.shard);
+        let stream = match stream {
+            Some(stream) => stream.name().clone(),
+            None => held.context.config.stream_name().into(),
+        };
+        Self { held, delivery, stream, shard, window: None }
     }
 
     pub(crate) async fn run(mut self) -> Outcome {
@@ -94,13 +103,13 @@ impl<D: Delivery> Worker<D> {
             self.held.context.streams.clone(),
             ownership,
             config.clone(),
-            self.held.context.consumer_arn.clone(),
+            self.held.context.consumer_arns.of(&self.held.lease.shard),
             from,
         );
         let _fetching = AbortOnDropHandle::new(tokio::spawn(fetcher.run()));
         let mut reader = Reader::new(
-            config.stream_name().to_owned().into(),
-            self.held.lease.shard.clone(),
+            self.stream.clone(),
+            self.shard.clone(),
             range,
             config.foreign,
             config.undecodable,
@@ -147,11 +156,16 @@ impl<D: Delivery> Worker<D> {
                 }
             };
             let first = event.records.first().map(|record| &record.sequence_number);
-            if (first.is_some() || event.end.is_some())
-                && let Some(checkpoint) = anchor.take()
-                && first.is_none_or(|first| *first > checkpoint)
+            let (ended, at_tip) = (event.end.is_some(), event.millis_behind == 0);
+            if (first.is_some() || ended || at_tip)
+                && let Some(at) = anchor.take()
             {
-                self.held.trimmed(checkpoint, first.cloned());
+                if self.held.is_trimmed(&at, first, ended).await {
+                    self.held.trimmed(at.sequence, first.cloned());
+                } else if first.is_none() && !ended {
+                    // The record may come yet.
+                    anchor = Some(at);
+                }
             }
             if !durable && let Some(position) = place_before(&event) {
                 // A start that is only a word in the lease would begin elsewhere after a fail-over.
@@ -216,7 +230,7 @@ impl<D: Delivery> Worker<D> {
                 (_, _, Some(last)) => last.position(),
                 (_, _, None) => break,
             };
-            let shard = self.held.lease.shard.clone();
+            let shard = self.shard.clone();
             let batch = Batch::part_of(shard, records.clone(), part, position, event.millis_behind);
             self.delivery.deliver(batch, &self.held.session, progress).await?;
         }

@@ -1,14 +1,14 @@
 //! Kinesis through the AWS SDK.
 
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use async_trait::async_trait;
 use aws_sdk_kinesis::Client;
 use aws_sdk_kinesis::config::StalledStreamProtectionConfig;
 use aws_sdk_kinesis::error::{ProvideErrorMetadata, SdkError};
 use aws_sdk_kinesis::types::{
-    self, ConsumerStatus, HashKeyRange, ShardFilterType, ShardIteratorType, StartingPosition, StreamStatus,
-    SubscribeToShardEventStream,
+    self, ConsumerStatus, HashKeyRange, ShardFilterType, ShardIteratorType, StartingPosition,
+    StreamDescriptionSummary, StreamStatus, SubscribeToShardEventStream,
 };
 use aws_smithy_types::DateTime;
 use bytes::Bytes;
@@ -18,11 +18,12 @@ use headworks_record::{HashKey, HashRange, ShardId};
 use super::limits::ShardReads;
 use super::{
     ConsumerId, Error, Event, Page, RawRecord, ReadFrom, Registered, Registration, ShardFilter, ShardInfo,
-    Streams, Subscription,
+    StreamIdentifier, Streams, Subscription,
 };
 use crate::position::SequenceNumber;
 
 const GET_RECORDS_LIMIT: i32 = 10_000;
+const DESCRIBE: &str = "DescribeStreamSummary";
 
 /// One stream of Kinesis, by name or ARN.
 #[derive(Debug, Clone)]
@@ -44,30 +45,47 @@ impl Kinesis {
     fn given_arn(&self) -> Option<String> {
         self.stream.starts_with("arn:").then(|| self.stream.clone())
     }
-}
 
-#[async_trait]
-impl Streams for Kinesis {
-    async fn arn(&self) -> Result<String, Error> {
-        const OPERATION: &str = "DescribeStreamSummary";
+    async fn summary(&self) -> Result<StreamDescriptionSummary, Error> {
         let request = self.client.describe_stream_summary();
         let output = request
             .set_stream_name(self.name())
             .set_stream_arn(self.given_arn())
             .send()
             .await
-            .map_err(|error| classify(OPERATION, &error))?;
-        let message = |text: &str| format!("the stream {:?} {text}", self.stream);
-        let summary = output
-            .stream_description_summary
-            .ok_or_else(|| Error::Unavailable { operation: OPERATION, message: message("has no summary") })?;
+            .map_err(|error| classify(DESCRIBE, &error))?;
+        output.stream_description_summary.ok_or_else(|| Error::Unavailable {
+            operation: DESCRIBE,
+            message: format!("the stream {:?} has no summary", self.stream),
+        })
+    }
+}
+
+#[async_trait]
+impl Streams for Kinesis {
+    async fn arn(&self) -> Result<String, Error> {
+        let summary = self.summary().await?;
         match summary.stream_status {
             StreamStatus::Active | StreamStatus::Updating => Ok(summary.stream_arn),
             status => {
-                let message = message(&format!("is {}", status.as_str()));
-                Err(Error::Unavailable { operation: OPERATION, message })
+                let message = format!("the stream {:?} is {}", self.stream, status.as_str());
+                Err(Error::Unavailable { operation: DESCRIBE, message })
             }
         }
+    }
+
+    async fn identifier(&self) -> Result<StreamIdentifier, Error> {
+        let summary = self.summary().await?;
+        let epoch = u64::try_from(summary.stream_creation_timestamp.secs()).unwrap_or_default();
+        StreamIdentifier::of_arn(&summary.stream_arn, epoch).ok_or_else(|| Error::Refused {
+            operation: DESCRIBE,
+            message: format!("the stream's ARN {:?} cannot be read", summary.stream_arn),
+        })
+    }
+
+    async fn retention(&self, _: &ShardId) -> Result<Option<Duration>, Error> {
+        let hours = u64::try_from(self.summary().await?.retention_period_hours).ok();
+        Ok(hours.map(|hours| Duration::from_secs(hours * 3_600)))
     }
 
     async fn shards(&self, filter: ShardFilter) -> Result<Vec<ShardInfo>, Error> {
@@ -96,8 +114,9 @@ impl Streams for Kinesis {
             };
             let page = request.send().await.map_err(|error| classify(OPERATION, &error))?;
             for shard in page.shards.unwrap_or_default() {
-                let open =
-                    shard.sequence_number_range.as_ref().is_none_or(|r| r.ending_sequence_number.is_none());
+                let numbers = shard.sequence_number_range;
+                let open = numbers.as_ref().is_none_or(|numbers| numbers.ending_sequence_number.is_none());
+                let begins = numbers.and_then(|n| SequenceNumber::new(n.starting_sequence_number));
                 shards.push(ShardInfo {
                     range: range(OPERATION, shard.hash_key_range.as_ref())?,
                     id: ShardId::from(shard.shard_id.as_str()),
@@ -107,6 +126,7 @@ impl Streams for Kinesis {
                         .map(ShardId::new)
                         .collect(),
                     open,
+                    begins,
                 });
             }
             token = page.next_token.filter(|token| !token.is_empty());
@@ -285,6 +305,7 @@ fn children(operation: &'static str, children: Vec<types::ChildShard>) -> Result
             id: ShardId::new(child.shard_id),
             parents: child.parent_shards.into_iter().map(ShardId::new).collect(),
             open: true,
+            begins: None,
         })
     };
     children.into_iter().map(read).collect()

@@ -1,9 +1,11 @@
-//! The boundary to Kinesis: one stream, as a consumer sees it.
+//! The boundary to Kinesis: a stream, or several, as a consumer sees them.
 
 mod aws;
+mod identifier;
 mod limits;
+mod several;
 
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -13,6 +15,8 @@ use headworks_record::{HashRange, ShardId};
 
 pub use aws::Kinesis;
 pub(crate) use aws::{classify, describe};
+pub use identifier::{NotAnIdentifier, StreamIdentifier, StreamShard};
+pub use several::Several;
 
 use crate::position::SequenceNumber;
 
@@ -27,6 +31,8 @@ pub struct ShardInfo {
     pub range: HashRange,
     /// Whether it still takes records.
     pub open: bool,
+    /// The sequence number with which the shard begins, which is no record's; `None` where it is not known.
+    pub begins: Option<SequenceNumber>,
 }
 
 /// Which shards to list.
@@ -144,6 +150,25 @@ pub struct Registered {
 pub trait Streams: std::fmt::Debug + Send + Sync + 'static {
     /// The stream's ARN, once it can be read.
     async fn arn(&self) -> Result<String, Error>;
+
+    /// What tells this stream from the others of an application that reads several; refused by a source that
+    /// cannot be one of several.
+    async fn identifier(&self) -> Result<StreamIdentifier, Error> {
+        let message =
+            "it does not tell when it was created, so it cannot be one of several streams".to_owned();
+        Err(Error::Refused { operation: "DescribeStreamSummary", message })
+    }
+
+    /// How long this shard's records are kept; `None` where that is not known.
+    async fn retention(&self, shard: &ShardId) -> Result<Option<Duration>, Error> {
+        let _ = shard;
+        Ok(None)
+    }
+
+    /// Whether a lease with this key is about a shard that is read here.
+    fn has(&self, key: &ShardId) -> bool {
+        StreamShard::of(key).stream.is_none()
+    }
 
     /// The shards, all pages of them.
     async fn shards(&self, filter: ShardFilter) -> Result<Vec<ShardInfo>, Error>;

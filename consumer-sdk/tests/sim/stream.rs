@@ -52,7 +52,7 @@ impl World {
         let id = ShardId::from(format!("s{:02}", self.stream.made).as_str());
         self.stream.made += 1;
         self.judge.shard(&id, &parents);
-        let info = ShardInfo { id: id.clone(), parents, range, open: true };
+        let info = ShardInfo { id: id.clone(), parents, range, open: true, begins: None };
         let shard = Shard {
             info: info.clone(),
             records: vec![],

@@ -2,9 +2,11 @@
 // Each test binary uses its part of this, and none exports it.
 #![allow(dead_code, unused_imports, unreachable_pub)]
 
+pub mod proxy;
 pub mod sockets;
 mod store;
 mod streams;
+pub mod writer;
 
 pub use store::FakeStore;
 pub use streams::{FakeStreams, seq};

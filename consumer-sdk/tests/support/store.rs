@@ -15,6 +15,7 @@ struct Tables {
     beats: BTreeMap<String, Beat>,
     written: Vec<(ShardId, String, Checkpoint)>,
     writes: usize,
+    scans: usize,
 }
 
 /// One worker's view of the table.
@@ -63,6 +64,11 @@ impl FakeStore {
         self.tables.lock().unwrap().writes
     }
 
+    /// How often all leases were read.
+    pub fn scans(&self) -> usize {
+        self.tables.lock().unwrap().scans
+    }
+
     pub fn beats_now(&self) -> Vec<Beat> {
         self.tables.lock().unwrap().beats.values().cloned().collect()
     }
@@ -95,7 +101,9 @@ impl LeaseStore for FakeStore {
 
     async fn leases(&self) -> Result<Vec<Lease>, Error> {
         self.line().await;
-        Ok(self.tables.lock().unwrap().leases.values().cloned().collect())
+        let mut tables = self.tables.lock().unwrap();
+        tables.scans += 1;
+        Ok(tables.leases.values().cloned().collect())
     }
 
     async fn lease(&self, shard: &ShardId) -> Result<Option<Lease>, Error> {

@@ -76,6 +76,7 @@ impl FakeStreams {
                 parents: vec![],
                 range: HashRange::new(width * i, end),
                 open: true,
+                begins: None,
             };
             stream.add(info);
         }
@@ -127,6 +128,7 @@ impl FakeStreams {
             parents: vec![shard.into()],
             range: HashRange::new(start, end),
             open: true,
+            begins: None,
         };
         let children = vec![child(left, range.start.0, middle), child(right, middle + 1, range.end.0)];
         stream.become_(&[shard], children);
@@ -143,6 +145,7 @@ impl FakeStreams {
             parents: vec![left.into(), right.into()],
             range: HashRange { start, end },
             open: true,
+            begins: None,
         };
         stream.become_(&[left, right], vec![child]);
         drop(stream);

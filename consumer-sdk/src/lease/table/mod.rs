@@ -167,6 +167,9 @@ where
 {
     let table = table.to_owned();
     let reason = crate::streams::describe(error);
+    if error.code() == Some("ResourceNotFoundException") {
+        return Error::NoTable { operation, table, reason };
+    }
     let refused = match error {
         SdkError::ConstructionFailure(_) => true,
         SdkError::ServiceError(service) => matches!(
@@ -174,7 +177,6 @@ where
             Some(
                 "AccessDeniedException"
                     | "ValidationException"
-                    | "ResourceNotFoundException"
                     | "UnrecognizedClientException"
                     | "InvalidSignatureException"
                     | "MissingAuthenticationTokenException"
