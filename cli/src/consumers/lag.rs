@@ -9,7 +9,7 @@ use headworks_record::ShardId;
 use serde::Serialize;
 use tokio_util::sync::CancellationToken;
 
-use super::{Application, Parts, Place, failure, leases, shown};
+use super::{Application, Parts, Place, Where, failure, leases, named, shown};
 use crate::exit::{Exit, Failure};
 use crate::interrupt;
 use crate::moment;
@@ -90,7 +90,7 @@ struct Watch {
 impl Watch {
     async fn look(&mut self) -> Result<Result<(), output::Error>, Failure> {
         let application = &self.args.application;
-        let lags = lag(&self.parts.streams, self.parts.store.as_ref())
+        let lags = lag(self.parts.streams.as_ref(), self.parts.store.as_ref())
             .await
             .map_err(|error| failure(application, &self.parts.services, &error))?;
         let stuck = self.stuck(&lags).await?;
@@ -147,7 +147,8 @@ fn summary(at: &str, lags: &[ShardLag], hot: usize, stuck: usize) -> String {
 #[derive(Debug, Serialize)]
 struct Line<'a> {
     at: &'a str,
-    shard: &'a str,
+    #[serde(flatten)]
+    shard: Where,
     owner: Option<&'a str>,
     #[serde(flatten)]
     place: Place,
@@ -167,7 +168,7 @@ impl<'a> Line<'a> {
     fn new(at: &'a str, lag: &'a ShardLag, hot: bool, stuck: bool) -> Self {
         Self {
             at,
-            shard: lag.shard.as_str(),
+            shard: Where::of(&lag.shard),
             owner: lag.owner.as_deref(),
             place: Place::of(&lag.checkpoint),
             behind_ms: lag.behind.map(|behind| u64::try_from(behind.as_millis()).unwrap_or(u64::MAX)),
@@ -191,7 +192,7 @@ impl<'a> Line<'a> {
             None if lag.checkpoint.is_end() => "read to its end".to_owned(),
             None => "not begun".to_owned(),
         };
-        let mut text = format!("{} {} {behind}", self.shard, self.owner.unwrap_or("nobody"));
+        let mut text = format!("{} {} {behind}", named(&lag.shard), self.owner.unwrap_or("nobody"));
         match lag.records {
             Some(Estimate::Exact(records)) => text.push_str(&format!(", {records} records")),
             Some(Estimate::About(records)) => text.push_str(&format!(", about {records} records")),

@@ -4,7 +4,7 @@ use headworks_consumer::admin::applications;
 use headworks_consumer::lease::{Beat, Lease};
 use serde::Serialize;
 
-use super::{Place, beats, lease_failure, leases, shown, table};
+use super::{Place, Where, beats, lease_failure, leases, named, shown, table};
 use crate::aws;
 use crate::exit::{Exit, Failure};
 use crate::output::{self, Output, talk};
@@ -88,7 +88,7 @@ fn text(output: &mut Output, name: &str, leases: &[Lease], beats: &[Beat]) -> Re
     }
     for lease in leases {
         let owner = lease.owner.as_deref().unwrap_or("nobody");
-        output.line(format_args!("  {} {owner} {}", lease.shard, shown(&lease.checkpoint)))?;
+        output.line(format_args!("  {} {owner} {}", named(&lease.shard), shown(&lease.checkpoint)))?;
     }
     Ok(())
 }
@@ -104,7 +104,8 @@ struct Worker {
 
 #[derive(Debug, Serialize)]
 struct Shard<'a> {
-    shard: &'a str,
+    #[serde(flatten)]
+    shard: Where,
     owner: Option<&'a str>,
     #[serde(flatten)]
     place: Place,
@@ -120,7 +121,7 @@ struct Line<'a> {
 impl<'a> Line<'a> {
     fn new(application: &'a str, leases: &'a [Lease], beats: &[Beat]) -> Self {
         let shard = |lease: &'a Lease| Shard {
-            shard: lease.shard.as_str(),
+            shard: Where::of(&lease.shard),
             owner: lease.owner.as_deref(),
             place: Place::of(&lease.checkpoint),
         };

@@ -4,12 +4,14 @@ mod lag;
 mod list;
 mod reset;
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use headworks_consumer::admin::Error;
 use headworks_consumer::lease::{self, LeaseStore as _, Table};
-use headworks_consumer::streams::{self, Kinesis};
-use headworks_consumer::{Checkpoint, Position};
+use headworks_consumer::streams::{self, Kinesis, Several, Streams};
+use headworks_consumer::{Checkpoint, Position, StreamIdentifier, StreamShard};
+use headworks_record::ShardId;
 use serde::Serialize;
 
 use crate::aws::{self, Services};
@@ -40,8 +42,9 @@ pub(crate) async fn run(args: Args) -> Result<Exit, Failure> {
 struct Application {
     /// The application: the name of its lease table.
     application: String,
-    /// The stream that it reads, by name or ARN.
-    stream: String,
+    /// The stream that it reads, by name or ARN. Of an application of several streams, the one that is meant; all of
+    /// them if none is given.
+    stream: Option<String>,
     /// Table of its workers' heartbeats. Default: the application's name and -workers.
     #[arg(long, value_name = "TABLE")]
     workers_table: Option<String>,
@@ -51,19 +54,86 @@ struct Application {
 
 /// What an application is made of.
 struct Parts {
-    streams: Kinesis,
+    streams: Arc<dyn Streams>,
     store: Arc<Table>,
     services: Services,
+    /// Those of the streams that are meant.
+    leases: Vec<lease::Lease>,
 }
 
 impl Application {
     async fn open(&self) -> Result<Parts, Failure> {
         let services = self.aws.services().await?;
-        Ok(Parts {
-            streams: Kinesis::new(services.kinesis.client.clone(), self.stream.clone()),
-            store: Arc::new(table(&services, &self.application, self.workers_table.as_deref())),
-            services,
-        })
+        let store = Arc::new(table(&services, &self.application, self.workers_table.as_deref()));
+        let mut leases = leases(&self.application, &store).await?;
+        let streams = self.streams(&services, &leases)?;
+        leases.retain(|lease| streams.has(&lease.shard));
+        Ok(Parts { streams, store, services, leases })
+    }
+
+    /// The stream, or the streams that the leases name.
+    fn streams(&self, services: &Services, leases: &[lease::Lease]) -> Result<Arc<dyn Streams>, Failure> {
+        let kinesis = |stream: &str| Kinesis::new(services.kinesis.client.clone(), stream);
+        let several: BTreeSet<StreamIdentifier> =
+            leases.iter().filter_map(|lease| StreamShard::of(&lease.shard).stream).collect();
+        if several.is_empty() {
+            let stream = self.stream.as_deref().ok_or_else(|| {
+                Failure::usage(
+                    "stream-missing",
+                    format_args!(
+                        "the leases of {} do not say which stream it reads; name it behind the application",
+                        self.application
+                    ),
+                )
+            })?;
+            return Ok(Arc::new(kinesis(stream)));
+        }
+        let wanted = self.stream.as_deref().map(|stream| stream.rsplit('/').next().unwrap_or(stream));
+        let is_meant = |stream: &&StreamIdentifier| {
+            wanted.is_none_or(|wanted| wanted == &**stream.name() || wanted == stream.as_str())
+        };
+        let meant: Vec<_> = several.iter().filter(is_meant).cloned().collect();
+        if let (Some(wanted), true) = (wanted, meant.is_empty()) {
+            let known: Vec<&str> = several.iter().map(|stream| &**stream.name()).collect();
+            return Err(Failure::environment(
+                "stream-not-read",
+                format_args!("{} does not read {wanted:?}; it reads {}", self.application, known.join(", ")),
+            ));
+        }
+        let source = |stream: StreamIdentifier| {
+            let streams: Arc<dyn Streams> = Arc::new(kinesis(stream.name()));
+            (stream, streams)
+        };
+        Ok(Arc::new(Several::new(meant.into_iter().map(source))))
+    }
+
+    /// The streams, for a message.
+    fn streams_text(&self) -> &str {
+        self.stream.as_deref().unwrap_or("of the application")
+    }
+}
+
+/// A shard as people name it: with its stream in front where there are several.
+fn named(key: &ShardId) -> String {
+    match StreamShard::of(key) {
+        StreamShard { stream: Some(stream), shard } => format!("{}/{shard}", stream.name()),
+        StreamShard { stream: None, shard } => shard.to_string(),
+    }
+}
+
+/// A shard as the lines of JSON name it.
+#[derive(Debug, Serialize)]
+struct Where {
+    /// Absent where there is one stream.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    stream: Option<String>,
+    shard: String,
+}
+
+impl Where {
+    fn of(key: &ShardId) -> Self {
+        let StreamShard { stream, shard } = StreamShard::of(key);
+        Self { stream: stream.map(|stream| stream.name().to_string()), shard: shard.to_string() }
     }
 }
 
@@ -86,12 +156,11 @@ async fn beats(application: &str, store: &Table) -> Result<Vec<lease::Beat>, Fai
 }
 
 fn is_missing(error: &lease::Error) -> bool {
-    matches!(error, lease::Error::Refused { reason, .. } if reason.contains("ResourceNotFoundException"))
+    matches!(error, lease::Error::NoTable { .. })
 }
 
 fn lease_failure(application: &str, error: &lease::Error) -> Failure {
-    if let lease::Error::Refused { table, .. } = error
-        && is_missing(error)
+    if let lease::Error::NoTable { table, .. } = error
         && table == application
     {
         return Failure::environment(
@@ -122,7 +191,7 @@ fn failure(application: &Application, services: &Services, error: &Error) -> Fai
         ),
         Error::Moved { .. } => Failure::failed(error.code(), error),
         Error::Lease(error) => lease_failure(&application.application, error),
-        Error::Stream(error) => stream_failure(&application.stream, services, error),
+        Error::Stream(error) => stream_failure(application.streams_text(), services, error),
         error => Failure::environment(error.code(), error),
     }
 }
@@ -174,6 +243,15 @@ impl Place {
 mod tests {
     use super::*;
     use headworks_consumer::SequenceNumber;
+
+    #[test]
+    fn shards_are_named_with_their_stream_where_there_are_several() {
+        assert_eq!(named(&"shardId-000000000001".into()), "shardId-000000000001");
+        let key = "123456789012:orders:1700000000:shardId-000000000001".into();
+        assert_eq!(named(&key), "orders/shardId-000000000001");
+        let json = serde_json::to_string(&Where::of(&key)).unwrap();
+        assert_eq!(json, r#"{"stream":"orders","shard":"shardId-000000000001"}"#);
+    }
 
     #[test]
     fn checkpoints_are_shown_as_places() {

@@ -3,13 +3,13 @@
 use std::str::FromStr;
 use std::sync::Arc;
 
-use headworks_consumer::SequenceNumber;
 use headworks_consumer::admin::{Change, Target, plan_reset};
-use headworks_consumer::lease::LeaseStore;
+use headworks_consumer::lease::{Lease, LeaseStore};
+use headworks_consumer::{SequenceNumber, StreamShard};
 use headworks_record::ShardId;
 use serde::Serialize;
 
-use super::{Application, Parts, Place, failure, leases, shown};
+use super::{Application, Parts, Place, Where, failure, named, shown};
 use crate::ask;
 use crate::exit::{Exit, Failure};
 use crate::interrupt;
@@ -24,11 +24,11 @@ use crate::output::{self, Output, talk};
 pub struct Args {
     #[command(flatten)]
     application: Application,
-    /// Where to: trim-horizon, latest, a time (how long ago, or RFC 3339), or the sequence number of a record, for
-    /// one --shard.
+    /// Where to: trim-horizon, latest, a time (how long ago, or RFC 3339), or for one --shard the sequence number of a
+    /// record, with after: in front of it to begin behind that record.
     #[arg(long, value_name = "PLACE")]
     to: To,
-    /// Shard to move; repeat it for several. Default: all.
+    /// Shard to move, of several streams as stream/shard; repeat it for several. Default: all.
     #[arg(long = "shard", value_name = "SHARD")]
     shards: Vec<String>,
     /// Says what would change and does nothing.
@@ -61,11 +61,15 @@ impl FromStr for To {
         if let Some(sequence) = SequenceNumber::new(text.to_owned()) {
             return Ok(Self(Target::Sequence(sequence)));
         }
+        let after = text.strip_prefix("after:").map(str::to_owned);
+        if let Some(sequence) = after.and_then(SequenceNumber::new) {
+            return Ok(Self(Target::AfterSequence(sequence)));
+        }
         moment(text).map(|at| Self(Target::Timestamp(at.into()))).map_err(|_| {
             Failure::usage(
                 "place-invalid",
                 format_args!(
-                    "{text:?} is not a place; write trim-horizon, latest, how long ago (10m), a time (2026-01-31T12:00:00Z) or a sequence number"
+                    "{text:?} is not a place; write trim-horizon, latest, how long ago (10m), a time (2026-01-31T12:00:00Z), a sequence number or after: and one"
                 ),
             )
         })
@@ -73,7 +77,7 @@ impl FromStr for To {
 }
 
 pub(crate) async fn run(args: Args) -> Result<Exit, Failure> {
-    if matches!(args.to.0, Target::Sequence(_)) && args.shards.len() != 1 {
+    if matches!(args.to.0, Target::Sequence(_) | Target::AfterSequence(_)) && args.shards.len() != 1 {
         return Err(Failure::usage(
             "shard-missing",
             format_args!(
@@ -82,23 +86,14 @@ pub(crate) async fn run(args: Args) -> Result<Exit, Failure> {
             ),
         ));
     }
-    let Parts { streams, store, services } = args.application.open().await?;
+    let Parts { streams, store, services, leases } = args.application.open().await?;
     let cancel = interrupt::token()?;
     let failed = |error| failure(&args.application, &services, &error);
-    let shards: Vec<ShardId> = args.shards.iter().map(|shard| ShardId::from(shard.as_str())).collect();
-    let known = leases(&args.application.application, &store).await?;
-    if let Some(shard) = shards.iter().find(|shard| known.iter().all(|lease| lease.shard != **shard)) {
-        return Err(Failure::environment(
-            "lease-not-found",
-            format_args!(
-                "{} has no lease of the shard {shard}; headworks consumers list {0} names those that there are",
-                args.application.application
-            ),
-        ));
-    }
+    let found = args.shards.iter().map(|shard| key_of(shard, &leases, &args.application.application));
+    let shards = found.collect::<Result<Vec<ShardId>, Failure>>()?;
     let store: Arc<dyn LeaseStore> = store;
     let reset = tokio::select! {
-        reset = plan_reset(&streams, store, &args.to.0, &shards) => reset.map_err(failed)?,
+        reset = plan_reset(streams.as_ref(), store, &args.to.0, &shards) => reset.map_err(failed)?,
         () = cancel.cancelled() => return Ok(Exit::Ok),
     };
     if reset.changes().is_empty() {
@@ -123,6 +118,13 @@ pub(crate) async fn run(args: Args) -> Result<Exit, Failure> {
     if !args.force {
         talk("looking whether workers are alive, for some seconds");
     }
+    let idle = reset.owners().await.map_err(failed)?;
+    if !idle.is_empty() && !args.force {
+        talk(format_args!(
+            "warning: {} own leases and have no heartbeat, as workers of the KCL; make sure that they have ended",
+            idle.join(", ")
+        ));
+    }
     // Not called off in the middle: each lease is claimed, written and given up.
     let changed = reset.apply(args.force).await.map_err(failed)?;
     written(&changed, args.json)?;
@@ -130,9 +132,35 @@ pub(crate) async fn run(args: Args) -> Result<Exit, Failure> {
     Ok(Exit::Ok)
 }
 
+/// The lease of a shard, which is named alone, with its stream, or as its lease key.
+fn key_of(shard: &str, leases: &[Lease], application: &str) -> Result<ShardId, Failure> {
+    let is_meant = |key: &ShardId| {
+        shard == key.as_str() || shard == named(key) || shard == StreamShard::of(key).shard.as_str()
+    };
+    let found: Vec<&ShardId> = leases.iter().map(|lease| &lease.shard).filter(|key| is_meant(key)).collect();
+    match found[..] {
+        [key] => Ok(key.clone()),
+        [] => Err(Failure::environment(
+            "lease-not-found",
+            format_args!(
+                "{application} has no lease of the shard {shard}; headworks consumers list {application} names those that there are"
+            ),
+        )),
+        _ => Err(Failure::usage(
+            "shard-ambiguous",
+            format_args!(
+                "{application} reads {} shards of the name {shard}; write stream/shard, such as {}",
+                found.len(),
+                named(found[0])
+            ),
+        )),
+    }
+}
+
 #[derive(Debug, Serialize)]
-struct Line<'a> {
-    shard: &'a str,
+struct Line {
+    #[serde(flatten)]
+    shard: Where,
     before: Place,
     after: Place,
 }
@@ -144,7 +172,7 @@ fn written(changes: &[Change], json: bool) -> Result<(), Failure> {
             if json {
                 let Change { shard, before, after } = change;
                 let (before, after) = (Place::of(before), Place::of(after));
-                output.json(&Line { shard: shard.as_str(), before, after })?;
+                output.json(&Line { shard: Where::of(shard), before, after })?;
             } else {
                 output.line(line(change))?;
             }
@@ -155,7 +183,7 @@ fn written(changes: &[Change], json: bool) -> Result<(), Failure> {
 }
 
 fn line(Change { shard, before, after }: &Change) -> String {
-    format!("{shard}: {} -> {}", shown(before), shown(after))
+    format!("{}: {} -> {}", named(shard), shown(before), shown(after))
 }
 
 #[cfg(test)]
@@ -169,9 +197,10 @@ mod tests {
         assert_eq!(to("TRIM_HORIZON"), Target::TrimHorizon);
         assert_eq!(to("Latest"), Target::Latest);
         assert_eq!(to("123"), Target::Sequence(SequenceNumber::new("123").unwrap()));
+        assert_eq!(to("after:123"), Target::AfterSequence(SequenceNumber::new("123").unwrap()));
         assert!(matches!(to("10m"), Target::Timestamp(_)));
         assert!(matches!(to("2026-01-31T12:00:00Z"), Target::Timestamp(_)));
-        for bad in ["", "here", "-1", "2026-01-31"] {
+        for bad in ["", "here", "-1", "after:", "after:x", "2026-01-31"] {
             assert_eq!(bad.parse::<To>().unwrap_err().code(), "place-invalid", "{bad}");
         }
     }

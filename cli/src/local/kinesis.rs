@@ -44,6 +44,10 @@ pub struct Args {
     /// Which of the service's rates and limits hold.
     #[arg(long, value_enum, default_value_t)]
     limits: Limits,
+    /// One of its settings, such as transition=500ms, shard_limit=20 or read_limits=off; goes before --limits, and may
+    /// be given several times.
+    #[arg(long = "set", value_name = "NAME=VALUE")]
+    settings: Vec<String>,
     /// What goes wrong, such as "put-records throttle p=0.05 seed=7"; may be given several times.
     #[arg(long = "fault", value_name = "FAULT")]
     faults: Vec<Fault>,
@@ -88,6 +92,9 @@ pub(crate) async fn run(args: Args) -> Result<Exit, Failure> {
     };
     settings.account_id = args.account;
     settings.region.clone_from(&args.region);
+    for setting in &args.settings {
+        settings.set(setting).map_err(|error| Failure::usage(error.code(), error))?;
+    }
     let alone = Alone {
         settings,
         data_dir: args.data_dir,

@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use aws_sdk_kinesis::primitives::Blob;
-use headworks_consumer::{Batch, Consumer, Handler, HandlerError, Status};
+use headworks_consumer::lease::{Lease, LeaseStore, Table};
+use headworks_consumer::{Batch, Builder, Checkpoint, Consumer, Handler, HandlerError, Status};
 use headworks_local::Stack;
 use tokio_util::sync::CancellationToken;
 
@@ -26,7 +27,11 @@ struct Running {
 impl Running {
     /// Starts a worker and waits until it has read everything.
     async fn start(stack: &Stack) -> Self {
-        let consumer = Consumer::builder("team", "orders")
+        Self::of(stack, Consumer::builder("team", "orders")).await
+    }
+
+    async fn of(stack: &Stack, builder: Builder) -> Self {
+        let consumer = builder
             .kinesis(stack.kinesis())
             .dynamodb(stack.dynamodb())
             .worker_id("worker-1")
@@ -59,6 +64,17 @@ async fn put(stack: &Stack, count: usize) {
         let put = stack.kinesis().put_record().stream_name("orders").partition_key(format!("k{n}"));
         put.data(Blob::new("x")).send().await.unwrap();
     }
+}
+
+/// Waits until what is put from now on arrives at least so many milliseconds after what was put before.
+pub(crate) async fn later(stack: &Stack, ms: i64) {
+    let from = stack.engine().now_ms();
+    let passed = async {
+        while stack.engine().now_ms() < from + ms {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(60), passed).await.unwrap();
 }
 
 async fn consumers(stack: &Stack, arguments: &[&str]) -> Ran {
@@ -94,8 +110,8 @@ async fn an_application_is_listed_and_its_lag_is_told_and_its_place_is_moved() {
 
     assert_eq!(waiting(&consumers(&stack, &["lag", "team", "orders", "--json"]).await.succeeds()), 0);
     put(&stack, 7).await;
-    // Arrivals are whole milliseconds; both shards get some of either put.
-    tokio::time::sleep(Duration::from_millis(20)).await;
+    // Both shards get some of either put.
+    later(&stack, 20).await;
     put(&stack, 7).await;
     let lag =
         consumers(&stack, &["lag", "team", "orders", "--json", "--stuck-after", "1ms"]).await.succeeds();
@@ -135,6 +151,95 @@ async fn an_application_is_listed_and_its_lag_is_told_and_its_place_is_moved() {
         .await
         .succeeds();
     assert_eq!(waiting(&consumers(&stack, &["lag", "team", "orders", "--json"]).await.succeeds()), 34);
+    stack.shutdown().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn several_streams_are_told_apart() {
+    let stack = stack().await;
+    stack.kinesis().create_stream().stream_name("clicks").shard_count(1).send().await.unwrap();
+    put(&stack, 20).await;
+    Running::of(&stack, Consumer::builder_of_streams("team", ["orders", "clicks"])).await.stop().await;
+    put(&stack, 7).await;
+
+    let listed = consumers(&stack, &["list", "team", "--json"]).await.succeeds().json();
+    let shards = listed[0]["shards"].as_array().unwrap();
+    let of = |stream: &str| shards.iter().filter(|shard| shard["stream"] == stream).count();
+    assert_eq!((of("orders"), of("clicks"), shards.len()), (2, 1, 3));
+    assert!(shards.iter().all(|shard| shard["shard"].as_str().unwrap().starts_with("shardId-")));
+    let text = consumers(&stack, &["list", "team"]).await.succeeds().stdout;
+    assert!(text.contains("\n  clicks/shardId-000000000000 nobody "), "{text}");
+
+    let all = consumers(&stack, &["lag", "team", "--json"]).await.succeeds().json();
+    assert_eq!(all.len(), 3);
+    assert_eq!(waiting(&consumers(&stack, &["lag", "team", "orders", "--json"]).await.succeeds()), 7);
+    assert_eq!(waiting(&consumers(&stack, &["lag", "team", "clicks", "--json"]).await.succeeds()), 0);
+    consumers(&stack, &["lag", "team", "payments"])
+        .await
+        .fails(3, &["payments", "clicks, orders", "[stream-not-read]"]);
+
+    let reset = |arguments: &[&'static str]| {
+        let arguments = [&["reset", "team"], arguments, &["--yes", "--json"]].concat();
+        let stack = &stack;
+        async move { consumers(stack, &arguments).await }
+    };
+    let twice = reset(&["--to", "trim-horizon", "--shard", "shardId-000000000000"]).await;
+    twice.fails(2, &["2 shards", "stream/shard", "[shard-ambiguous]"]);
+    let one =
+        reset(&["--to", "trim-horizon", "--shard", "orders/shardId-000000000000"]).await.succeeds().json();
+    assert_eq!((one.len(), &one[0]["stream"]), (1, &"orders".into()));
+    // Behind a record: of the shard's 27 in all, those that follow it.
+    let first = stack.kinesis().get_shard_iterator().stream_name("orders").shard_id("shardId-000000000000");
+    let first = first.shard_iterator_type("TRIM_HORIZON".into()).send().await.unwrap();
+    let read = stack.kinesis().get_records().set_shard_iterator(first.shard_iterator).send().await.unwrap();
+    let after = format!("after:{}", read.records[1].sequence_number);
+    let arguments =
+        ["reset", "team", "orders", "--to", &after, "--shard", "shardId-000000000000", "--yes", "--json"];
+    let moved = consumers(&stack, &arguments).await.succeeds().json();
+    assert_eq!(moved[0]["after"]["checkpoint"], read.records[1].sequence_number);
+    let lag = consumers(&stack, &["lag", "team", "orders", "--json"]).await.succeeds().json();
+    let of_it = lag.iter().find(|line| line["shard"] == "shardId-000000000000").unwrap();
+    assert_eq!(of_it["records"].as_u64(), Some(read.records.len() as u64 - 2));
+    let all = reset(&["--to", "trim-horizon"]).await.succeeds().json();
+    assert!(all.iter().all(|line| line["stream"].is_string()), "{all:?}");
+    assert_eq!(waiting(&consumers(&stack, &["lag", "team", "--json"]).await.succeeds()), 27);
+    stack.shutdown().await.unwrap();
+}
+
+/// An application of the KCL's: leases, and no table of heartbeats.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_kcl_application_is_moved_unless_its_leases_are_renewed() {
+    let stack = stack().await;
+    put(&stack, 10).await;
+    let table = Table::new(stack.dynamodb(), "kcl", "kcl-made-for-the-test");
+    table.prepare().await.unwrap();
+    for shard in ["shardId-000000000000", "shardId-000000000001"] {
+        let mut lease = Lease::new(shard.into(), Checkpoint::Latest);
+        lease.owner = Some("kcl-worker".to_owned());
+        assert!(table.create(&lease).await.unwrap());
+    }
+    // It renews: the counters move.
+    let renewing = tokio::spawn({
+        let table = table.clone();
+        async move {
+            loop {
+                for lease in table.leases().await.unwrap() {
+                    table.renew(&lease.holding().unwrap()).await.unwrap();
+                }
+                tokio::time::sleep(Duration::from_millis(500)).await;
+            }
+        }
+    });
+    let arguments = ["reset", "kcl", "orders", "--to", "trim-horizon", "--yes"];
+    let refused = consumers(&stack, &arguments).await;
+    refused.fails(1, &["kcl-worker", "--force", "[workers-alive]"]);
+    renewing.abort();
+    assert!(renewing.await.unwrap_err().is_cancelled());
+    let moved = consumers(&stack, &arguments).await.succeeds();
+    assert!(moved.stderr.contains("warning: kcl-worker own leases"), "{}", moved.stderr);
+    assert_eq!(waiting(&consumers(&stack, &["lag", "kcl", "orders", "--json"]).await.succeeds()), 10);
+    let again = consumers(&stack, &["reset", "kcl", "--to", "latest", "--yes"]).await;
+    again.fails(2, &["which stream", "[stream-missing]"]);
     stack.shutdown().await.unwrap();
 }
 

@@ -108,4 +108,21 @@ fn what_stands_in_its_way_is_said() {
         .fails(2, &["12 digits", "[local-config-invalid]"]);
     run(&["local", "kinesis", "--port", "0", "--data-dir", "/dev/null/x"]).fails(3, &["/dev/null/x"]);
     run(&["local", "kinesis", "--fault", "nonsense"]).fails(2, &["nonsense"]);
+    run(&["local", "kinesis", "--port", "0", "--set", "shard_limit=many"])
+        .fails(2, &["shard_limit=many", "[local-config-invalid]"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_setting_goes_before_the_limits() {
+    let (child, printed) = start(&["--limits", "aws", "--set", "shard_limit=2", "--set", "write_limits=off"]);
+    let kinesis = client(printed["kinesis"].as_str().unwrap());
+    let refused = kinesis.create_stream().stream_name("many").shard_count(3).send().await.unwrap_err();
+    assert!(refused.into_service_error().is_limit_exceeded_exception());
+    kinesis.create_stream().stream_name("s").shard_count(1).send().await.unwrap();
+    for _ in 0..4 {
+        let put =
+            kinesis.put_records().stream_name("s").set_records(Some(entries(500))).send().await.unwrap();
+        assert_eq!(put.failed_record_count, Some(0));
+    }
+    ends_cleanly(child).await;
 }

@@ -5,6 +5,7 @@ use std::io::{BufRead, BufReader};
 use aws_sdk_kinesis::primitives::Blob;
 use headworks_local::Stack;
 
+use crate::consumers::later;
 use crate::support::{Ran, command, finish, run};
 
 async fn stack() -> Stack {
@@ -40,9 +41,9 @@ fn numbers<'a>(lines: impl Iterator<Item = &'a str>) -> Vec<u64> {
 async fn a_range_is_shown_as_tail_shows_it() {
     let stack = stack().await;
     put(&stack, 0..10).await;
-    // Arrivals are whole milliseconds.
-    tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+    later(&stack, 2).await;
     let middle = jiff::Timestamp::now().to_string();
+    later(&stack, 2).await;
     put(&stack, 10..15).await;
 
     let all = replay(&stack, &["--from", "1h", "--format", "payload"]).await.succeeds();

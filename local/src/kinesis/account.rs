@@ -67,6 +67,7 @@ impl Engine {
         let now_ms = self.now_ms();
         match self.commitment() {
             Some(held) if held.status(now_ms) != "DISABLED" => Ok(()),
+            // API_UpdateStreamWarmThroughput: only with the commitment; InvalidArgumentException. Words: ours.
             _ => Err(Error::InvalidArgument(format!(
                 "WarmThroughputMiBps is only supported for accounts that have MinimumThroughputBillingCommitment \
                  enabled: account {} has not; call UpdateAccountSettings first.",

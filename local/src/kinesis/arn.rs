@@ -44,6 +44,7 @@ fn resource_of_arn(arn: &str) -> Result<&str, Error> {
     }
 }
 
+/// The model has a pattern for ARNs, and what violates one is a ValidationException. Words: ours.
 fn malformed(arn: &str, what: &str, expected: &str) -> Error {
     Error::Validation(format!("Invalid {what} ARN: {arn}. Expected the form {expected}."))
 }

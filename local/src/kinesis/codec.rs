@@ -36,6 +36,7 @@ impl Codec {
     }
 
     pub(crate) fn decode<T: DeserializeOwned>(self, body: &[u8]) -> Result<T, Error> {
+        // SerializationException. Seen: kinesalite's tests of connections, without words. Words: the decoder's.
         match self {
             // A client may send nothing at all for a request without members.
             Self::Json if body.is_empty() => Self::Json.decode(b"{}"),

@@ -1,12 +1,16 @@
 //! Enhanced fan-out consumers and who of them is subscribed to which shard.
 
-use std::collections::HashMap;
-use std::sync::{Mutex, MutexGuard};
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use tokio_util::sync::CancellationToken;
 
+use super::arn;
+use super::engine::Engine;
 use super::error::Error;
 use super::features::Attached;
+use super::reader::ShardReader;
+use super::settings::millis;
 use super::sync::lock;
 
 /// What is known of a consumer.
@@ -87,14 +91,15 @@ impl Consumer {
         if let Some(called_ms) = subscriptions.called_ms.get(&shard)
             && now_ms.saturating_sub(*called_ms) < interval_ms
         {
-            // API_SubscribeToShard gives the rate, and of its errors this is the one for too many requests; the
-            // words are not documented.
+            // API_SubscribeToShard gives the rate, and of its errors this is the one for too many requests. Words:
+            // ours.
             return Err(Error::LimitExceeded(format!(
                 "Rate exceeded for consumer {} and shard {shard_id}.",
                 self.arn
             )));
         }
         subscriptions.called_ms.insert(shard, now_ms);
+        // API_SubscribeToShard: ResourceInUseException within 5 seconds. Seen: reports of users.
         if let Some(active) = subscriptions.active.get(&shard)
             && now_ms.saturating_sub(active.since_ms) < hold_ms
         {
@@ -119,6 +124,129 @@ impl Consumer {
     /// Ends every subscription for good.
     pub(crate) fn end(&self) {
         self.gone.cancel();
+    }
+}
+
+impl Engine {
+    /// Registers an enhanced fan-out consumer.
+    ///
+    /// # Errors
+    /// `ResourceInUse` when the name is taken, `LimitExceeded` over the stream's limit.
+    pub fn register_consumer(&self, stream: &str, name: &str) -> Result<ConsumerInfo, Error> {
+        self.register_tagged_consumer(stream, name, BTreeMap::new())
+    }
+
+    /// Registers an enhanced fan-out consumer that has these tags from the beginning.
+    ///
+    /// # Errors
+    /// As [`Engine::register_consumer`].
+    pub fn register_tagged_consumer(
+        &self,
+        stream: &str,
+        name: &str,
+        tags: BTreeMap<String, String>,
+    ) -> Result<ConsumerInfo, Error> {
+        let stream = self.usable(stream)?;
+        let now_ms = self.now_ms();
+        let mut control = stream.control();
+        // API_RegisterStreamConsumer: ResourceInUseException. Words: ours.
+        if control.consumers.contains_key(name) {
+            return Err(Error::ResourceInUse(format!(
+                "Consumer {name} under stream {} already exists for account {}.",
+                stream.name(),
+                self.settings().account_id
+            )));
+        }
+        // The guide's page of quotas and limits: 20; LimitExceededException. Words: ours.
+        if control.consumers.len() >= self.settings().consumers_per_stream {
+            return Err(Error::LimitExceeded(format!(
+                "Stream {} under account {} already has {} consumers, its limit; deregister one first.",
+                stream.name(),
+                self.settings().account_id,
+                control.consumers.len()
+            )));
+        }
+        // API_RegisterStreamConsumer: a sixth in CREATING; LimitExceededException. Words: ours.
+        let creating = control.consumers.values().filter(|consumer| now_ms < consumer.active_ms).count();
+        if let Some(limit) = self.settings().consumers_creating
+            && creating >= limit
+        {
+            return Err(Error::LimitExceeded(format!(
+                "Stream {} under account {} already has {creating} consumers in state CREATING, its limit; wait until \
+                 one is ACTIVE.",
+                stream.name(),
+                self.settings().account_id
+            )));
+        }
+        let consumer_arn = arn::consumer_arn(stream.arn(), name, now_ms);
+        let active_ms = now_ms.saturating_add(millis(self.settings().transition));
+        let consumer = Arc::new(Consumer::new(name.to_owned(), consumer_arn, now_ms, active_ms));
+        consumer.attached().tags = tags;
+        let info = stream.describe_consumer(&consumer, now_ms);
+        control.consumers.insert(name.to_owned(), consumer);
+        drop(control);
+        self.keep(&stream)?;
+        Ok(info)
+    }
+
+    /// Describes a consumer by the names of its stream and its own.
+    ///
+    /// # Errors
+    /// `ResourceNotFound`.
+    pub fn describe_consumer(&self, stream: &str, name: &str) -> Result<ConsumerInfo, Error> {
+        let stream = self.stream(stream)?;
+        let consumer = stream.consumer(name)?;
+        Ok(stream.describe_consumer(&consumer, self.now_ms()))
+    }
+
+    /// The consumers of a stream, by name.
+    ///
+    /// # Errors
+    /// `ResourceNotFound`.
+    pub fn list_consumers(&self, stream: &str) -> Result<Vec<ConsumerInfo>, Error> {
+        let stream = self.stream(stream)?;
+        let now_ms = self.now_ms();
+        let control = stream.control();
+        Ok(control.consumers.values().map(|consumer| stream.describe_consumer(consumer, now_ms)).collect())
+    }
+
+    /// Deregisters a consumer; its subscriptions end.
+    ///
+    /// # Errors
+    /// `ResourceNotFound`.
+    pub fn deregister_consumer(&self, stream: &str, name: &str) -> Result<(), Error> {
+        let stream = self.stream(stream)?;
+        let consumer = stream.consumer(name)?;
+        stream.control().consumers.remove(name);
+        consumer.end();
+        self.keep(&stream)
+    }
+
+    /// Claims a shard for a consumer and opens it for reading.
+    pub(crate) fn claim(
+        &self,
+        stream: &str,
+        consumer: &str,
+        shard_id: &str,
+    ) -> Result<(ShardReader, Claim), Error> {
+        let reader = self.reader(stream, shard_id)?;
+        let consumer = reader.stream.consumer(consumer)?;
+        let now_ms = self.now_ms();
+        // API_SubscribeToShard: ResourceInUseException until the consumer is ACTIVE. Seen: a report of a user
+        // (kinesis-hot-shard-advisor's issue 37).
+        if now_ms < consumer.active_ms {
+            return Err(Error::ResourceInUse(format!(
+                "Consumer {} with creation timestamp {} under stream: {} , account {} is not in ACTIVE status.",
+                consumer.name,
+                consumer.created_ms.div_euclid(1_000),
+                reader.stream.name(),
+                self.settings().account_id
+            )));
+        }
+        let hold_ms = millis(self.settings().subscription_hold);
+        let interval_ms = millis(self.settings().subscribe_interval);
+        let claim = consumer.claim(reader.shard.identity().index, shard_id, now_ms, hold_ms, interval_ms)?;
+        Ok((reader, claim))
     }
 }
 

@@ -4,19 +4,18 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, OnceLock, RwLock};
 
 use super::account::Account;
-use super::arn;
 use super::clock::{Clock, SystemClock};
-use super::consumer::{Claim, Consumer, ConsumerInfo};
 use super::error::Error;
 use super::memory::Memory;
 use super::rates::Rates;
 use super::reader::{Position, ReadBatch, ReadLimits, ShardReader, StartPosition};
+use super::record::parse_shard_id;
 use super::settings::{Settings, millis};
 use super::shard::Shard;
 use super::store::Store;
 use super::stream::{
-    CreateStream, HOUR_MS, ShardInfo, Stream, StreamMode, StreamStatus, StreamSummary, describe,
-    stream_not_found,
+    CreateStream, HOUR_MS, ShardInfo, Stream, StreamMode, StreamStatus, StreamSummary, could_not_find,
+    describe, stream_not_found,
 };
 use super::sync::{read, write};
 use crate::faults::Faults;
@@ -115,13 +114,14 @@ impl Engine {
         let now_ms = self.now_ms();
         self.sweep_deleted(now_ms);
         let mut streams = write(&self.streams);
+        // Seen: kinesalite's tests of CreateStream.
         if streams.contains_key(&request.name) {
             return Err(Error::ResourceInUse(format!(
                 "Stream {} under account {} already exists.",
                 request.name, self.settings.account_id
             )));
         }
-        // API_CreateStream: no more than five streams in CREATING at any time.
+        // API_CreateStream: no more than five streams in CREATING at any time; LimitExceededException. Words: ours.
         let creating = |stream: &Arc<Stream>| stream.control().status(now_ms) == Some(StreamStatus::Creating);
         if let Some(limit) = self.settings.streams_creating
             && streams.values().filter(|stream| creating(stream)).count() >= limit
@@ -162,7 +162,7 @@ impl Engine {
         if current < limit {
             return Ok(());
         }
-        // The guide's page of quotas and limits; the words are not documented.
+        // The guide's page of quotas and limits; API_CreateStream: LimitExceededException. Words: ours.
         Err(Error::LimitExceeded(format!(
             "Account {} in {} already has {current} on-demand streams, its limit; delete one, or create the stream \
              in PROVISIONED mode.",
@@ -176,6 +176,7 @@ impl Engine {
         if current.saturating_add(added) <= limit {
             return Ok(());
         }
+        // Seen: kinesalite's tests of CreateStream and SplitShard.
         Err(Error::LimitExceeded(format!(
             "This request would exceed the shard limit for the account {} in {}. Current shard count for the \
              account: {current}. Limit: {limit}. Number of additional shards that would have resulted from this \
@@ -195,6 +196,7 @@ impl Engine {
         let now_ms = self.now_ms();
         {
             let mut control = stream.control();
+            // API_DeleteStream: EnforceConsumerDeletion, else ResourceInUseException. Words: ours.
             if !with_consumers && !control.consumers.is_empty() {
                 return Err(Error::ResourceInUse(format!(
                     "Stream {name} under account {} has enhanced fan-out consumers; deregister them, or set \
@@ -361,6 +363,21 @@ impl Engine {
         Ok(ShardReader { stream, shard, clock: Arc::clone(&self.clock) })
     }
 
+    /// A reader for `GetShardIterator` and `GetRecords`, which speak of the shard whatever is not there.
+    pub(crate) fn reader_of_shard(&self, stream: &str, shard_id: &str) -> Result<ShardReader, Error> {
+        self.reader(stream, shard_id).map_err(|error| match (error, parse_shard_id(shard_id)) {
+            // Seen: kinesalite's tests of GetShardIterator, GetRecords and CreateStream: also for a stream that is
+            // unknown, being created or deleted, but only for what can be the name of a shard.
+            (Error::ResourceNotFound(_), Some(index)) => Error::ResourceNotFound(format!(
+                "Shard {} in stream {stream} under account {} does not exist",
+                super::record::shard_id(index),
+                self.settings.account_id
+            )),
+            (Error::ResourceNotFound(_), None) => could_not_find(shard_id, stream, &self.settings.account_id),
+            (other, _) => other,
+        })
+    }
+
     /// See [`ShardReader::position`].
     ///
     /// # Errors
@@ -389,104 +406,6 @@ impl Engine {
     /// As there, and `ResourceNotFound`.
     pub async fn wait_for_more(&self, stream: &str, shard_id: &str, position: Position) -> Result<(), Error> {
         self.reader(stream, shard_id)?.wait_for_more(position).await
-    }
-
-    // ---- consumers
-
-    /// Registers an enhanced fan-out consumer.
-    ///
-    /// # Errors
-    /// `ResourceInUse` when the name is taken, `LimitExceeded` over the stream's limit.
-    pub fn register_consumer(&self, stream: &str, name: &str) -> Result<ConsumerInfo, Error> {
-        let stream = self.usable(stream)?;
-        let now_ms = self.now_ms();
-        let mut control = stream.control();
-        if control.consumers.contains_key(name) {
-            return Err(Error::ResourceInUse(format!(
-                "Consumer {name} under stream {} already exists for account {}.",
-                stream.name(),
-                self.settings.account_id
-            )));
-        }
-        if control.consumers.len() >= self.settings.consumers_per_stream {
-            return Err(Error::LimitExceeded(format!(
-                "Stream {} under account {} already has {} consumers, its limit; deregister one first.",
-                stream.name(),
-                self.settings.account_id,
-                control.consumers.len()
-            )));
-        }
-        let creating = control.consumers.values().filter(|consumer| now_ms < consumer.active_ms).count();
-        if let Some(limit) = self.settings.consumers_creating
-            && creating >= limit
-        {
-            return Err(Error::LimitExceeded(format!(
-                "Stream {} under account {} already has {creating} consumers in state CREATING, its limit; wait until \
-                 one is ACTIVE.",
-                stream.name(),
-                self.settings.account_id
-            )));
-        }
-        let consumer_arn = arn::consumer_arn(stream.arn(), name, now_ms);
-        let active_ms = now_ms.saturating_add(millis(self.settings.transition));
-        let consumer = Arc::new(Consumer::new(name.to_owned(), consumer_arn, now_ms, active_ms));
-        let info = stream.describe_consumer(&consumer, now_ms);
-        control.consumers.insert(name.to_owned(), consumer);
-        drop(control);
-        self.keep(&stream)?;
-        Ok(info)
-    }
-
-    /// Describes a consumer by the names of its stream and its own.
-    ///
-    /// # Errors
-    /// `ResourceNotFound`.
-    pub fn describe_consumer(&self, stream: &str, name: &str) -> Result<ConsumerInfo, Error> {
-        let stream = self.stream(stream)?;
-        let consumer = stream.consumer(name)?;
-        Ok(stream.describe_consumer(&consumer, self.now_ms()))
-    }
-
-    /// The consumers of a stream, by name.
-    ///
-    /// # Errors
-    /// `ResourceNotFound`.
-    pub fn list_consumers(&self, stream: &str) -> Result<Vec<ConsumerInfo>, Error> {
-        let stream = self.stream(stream)?;
-        let now_ms = self.now_ms();
-        let control = stream.control();
-        Ok(control.consumers.values().map(|consumer| stream.describe_consumer(consumer, now_ms)).collect())
-    }
-
-    /// Deregisters a consumer; its subscriptions end.
-    ///
-    /// # Errors
-    /// `ResourceNotFound`.
-    pub fn deregister_consumer(&self, stream: &str, name: &str) -> Result<(), Error> {
-        let stream = self.stream(stream)?;
-        let consumer = stream.consumer(name)?;
-        stream.control().consumers.remove(name);
-        consumer.end();
-        self.keep(&stream)
-    }
-
-    /// Claims a shard for a consumer and opens it for reading.
-    pub(crate) fn claim(
-        &self,
-        stream: &str,
-        consumer: &str,
-        shard_id: &str,
-    ) -> Result<(ShardReader, Claim), Error> {
-        let reader = self.reader(stream, shard_id)?;
-        let consumer = reader.stream.consumer(consumer)?;
-        let now_ms = self.now_ms();
-        if now_ms < consumer.active_ms {
-            return Err(Error::ResourceInUse(format!("Consumer {} is not ACTIVE yet.", consumer.arn)));
-        }
-        let hold_ms = millis(self.settings.subscription_hold);
-        let interval_ms = millis(self.settings.subscribe_interval);
-        let claim = consumer.claim(reader.shard.identity().index, shard_id, now_ms, hold_ms, interval_ms)?;
-        Ok((reader, claim))
     }
 
     pub(crate) fn new_shard(&self, identity: super::shard::Identity) -> Arc<Shard> {

@@ -1,4 +1,9 @@
 //! The service's errors: one variant per exception, with the message that a client of the service would see.
+//!
+//! Kinds and messages name their source where they are made. "API_…" is a page of the API reference, whose Errors say
+//! the kind but no words. "Seen: …" is where the service's own words were seen: kinesalite's tests, which were run
+//! against the service, or a report of its users. "Words: ours" are words of this project, which the service has
+//! others for.
 
 /// Why an operation was refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -37,6 +42,9 @@ pub enum Error {
     /// The request is not one of this protocol.
     #[error("{0}")]
     NotOfThisProtocol(String),
+    /// The call would have succeeded, and was only to be tried.
+    #[error("The request was rejected because the DryRun parameter was specified.")]
+    DryRun,
     /// An error that a fault asked for; see [`crate::faults`].
     #[error("{message}")]
     Injected {
@@ -67,6 +75,7 @@ impl Error {
             Self::ThroughputExceeded(_) => "ProvisionedThroughputExceededException",
             Self::Serialization(_) => "SerializationException",
             Self::UnknownOperation(_) | Self::NotOfThisProtocol(_) => "UnknownOperationException",
+            Self::DryRun => "DryRunOperationException",
             Self::Injected { exception, .. } => exception,
             Self::Internal(_) => "InternalFailure",
         }
@@ -87,6 +96,7 @@ impl Error {
             Self::Serialization(_) => "local-kinesis-serialization",
             Self::UnknownOperation(_) => "local-kinesis-unknown-operation",
             Self::NotOfThisProtocol(_) => "local-kinesis-not-of-this-protocol",
+            Self::DryRun => "local-kinesis-dry-run",
             Self::Injected { .. } => "local-kinesis-injected",
             Self::Internal(_) => "local-kinesis-internal",
         }

@@ -197,6 +197,7 @@ impl Engine {
         self.require_commitment()?;
         self.change(stream, |stream, control, now_ms| {
             if control.mode != StreamMode::OnDemand {
+                // API_UpdateStreamWarmThroughput: only of on-demand streams; ValidationException. Words: ours.
                 return Err(Error::Validation(format!(
                     "UpdateStreamWarmThroughput is only supported for data streams with the on-demand capacity mode: \
                      stream {} under account {} is PROVISIONED.",

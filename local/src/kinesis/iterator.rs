@@ -40,6 +40,7 @@ pub(crate) fn peek(text: &str) -> Option<(String, String)> {
 
 /// Takes an iterator back.
 pub(crate) fn redeem(engine: &Engine, text: &str) -> Result<(ShardReader, Position), Error> {
+    // Seen: kinesalite's tests of GetRecords, as the words for an iterator that is too old.
     let iterator: Iterator =
         token::open(KIND, text).ok_or_else(|| Error::InvalidArgument("Invalid ShardIterator.".to_owned()))?;
     let now_ms = engine.now_ms();
@@ -52,7 +53,8 @@ pub(crate) fn redeem(engine: &Engine, text: &str) -> Result<(ShardReader, Positi
             date(now_ms)
         )));
     }
-    let reader = engine.reader(&iterator.stream, &iterator.shard)?;
+    let reader = engine.reader_of_shard(&iterator.stream, &iterator.shard)?;
+    // API_GetRecords: InvalidArgumentException. Words: ours; the service has been seen to fail by an internal error.
     if reader.stream.created_ms() != iterator.created_ms {
         return Err(Error::InvalidArgument(format!(
             "Invalid ShardIterator: it was issued for an earlier stream named {}, which has been deleted.",

@@ -8,8 +8,11 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 use super::engine::Engine;
 use super::error::Error;
+use super::setting::duration;
 use super::settings::{WriteLimits, millis};
 use super::shard::Shard;
 use super::stream::{Stream, StreamMode, StreamStatus};
@@ -18,9 +21,11 @@ use super::stream::{Stream, StreamMode, StreamStatus};
 const MAX_SHARDS: u32 = 10_000;
 
 /// How on-demand streams reshard.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
 pub struct OnDemandScaling {
     /// For how long load is counted before something is done about it, at least 1 ms. Default: 1 minute.
+    #[serde(with = "duration")]
     pub period: Duration,
     /// A shard is split above this share of what a shard takes (bytes or records), above 0 up to 1. Default: 0.5.
     pub split_above: f64,
@@ -28,6 +33,7 @@ pub struct OnDemandScaling {
     /// half of `split_above`, or the child would be split again. Default: 0.125.
     pub merge_below: f64,
     /// Default: 1 hour.
+    #[serde(with = "duration")]
     pub merge_after: Duration,
     /// No stream is merged to fewer open shards, from 1 to `max_shards`. Default: 4, as a new stream has.
     pub min_shards: u32,

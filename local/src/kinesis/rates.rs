@@ -89,6 +89,7 @@ impl Rates {
         if self.count((operation.to_owned(), scope), most, engine.now_ms()) {
             return Ok(());
         }
+        // Each operation's page: its rate, and LimitExceededException. Words: ours.
         Err(match (per, &stream, &shard) {
             (Per::Shard, Some(stream), Some(shard)) => rate_exceeded(shard, &*engine.stream(stream)?),
             (_, Some(stream), _) => Error::LimitExceeded(format!(

@@ -34,7 +34,8 @@ impl Position {
 }
 
 /// How much one read returns at most; the first record is returned whatever its size.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(default, deny_unknown_fields)]
 pub struct ReadLimits {
     /// Records.
     pub records: usize,

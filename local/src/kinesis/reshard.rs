@@ -27,6 +27,7 @@ impl Engine {
         control.require_active(&stream, now_ms)?;
         refuse_on_demand(&stream, control.mode)?;
         let range = shard.identity().range;
+        // Seen: kinesalite's tests of SplitShard.
         if new_starting_hash <= range.start.saturating_add(1) || new_starting_hash >= range.end {
             return Err(Error::InvalidArgument(format!(
                 "NewStartingHashKey {new_starting_hash} used in SplitShard() on shard {shard_id} in stream {} under \
@@ -63,10 +64,11 @@ impl Engine {
         control.require_active(&stream, now_ms)?;
         refuse_on_demand(&stream, control.mode)?;
         let (one, other) = (shard.identity().range, adjacent.identity().range);
+        // Seen: kinesalite's tests of MergeShards.
         if !one.is_followed_by(other) {
             return Err(Error::InvalidArgument(format!(
                 "Shards {shard_id} and {adjacent_shard_id} in stream {} under account {} are not an adjacent pair \
-                 of shards eligible for merging: the adjacent shard must begin where the shard to merge ends.",
+                 of shards eligible for merging",
                 stream.name(),
                 stream.account_id()
             )));
@@ -96,6 +98,7 @@ impl Engine {
         let mut map = stream.map_mut();
         let current = map.open().len();
         let wanted = target as usize;
+        // API_UpdateShardCount: up to double, down to half; InvalidArgumentException. Seen: reports of users.
         if wanted > current * 2 || wanted * 2 < current {
             let step = if wanted > current { "up over double" } else { "down below half" };
             return Err(Error::InvalidArgument(format!(
@@ -200,6 +203,8 @@ fn child_sequence_s(now_ms: i64, parents: &[&Identity]) -> u64 {
 
 /// API_SplitShard, API_MergeShards and API_UpdateShardCount: only for provisioned streams (`ValidationException`). The
 /// words are those that clients of the service report.
+/// API_SplitShard, API_MergeShards and API_UpdateShardCount: only of provisioned streams; ValidationException. Seen:
+/// moto.
 fn refuse_on_demand(stream: &Stream, mode: StreamMode) -> Result<(), Error> {
     if mode == StreamMode::Provisioned {
         return Ok(());
@@ -211,6 +216,7 @@ fn refuse_on_demand(stream: &Stream, mode: StreamMode) -> Result<(), Error> {
     )))
 }
 
+/// API_SplitShard and API_MergeShards: InvalidArgumentException. Seen: reports of users (kinesalite's issue 109).
 fn require_open(stream: &Stream, shard: &Shard) -> Result<(), Error> {
     if shard.closed().is_none() {
         return Ok(());

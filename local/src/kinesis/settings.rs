@@ -2,23 +2,31 @@
 
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
+use super::setting::duration;
+
 /// The engine's settings. The defaults are the service's, except that states pass at once and that no
-/// rates are limited; [`Settings::aws`] limits them as the service does.
-#[derive(Debug, Clone)]
+/// rates are limited; [`Settings::aws`] limits them as the service does, and [`Settings::set`] takes one as text.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
 pub struct Settings {
     /// The account that ARNs and messages name. Default: `000000000000`.
     pub account_id: String,
     /// The region that ARNs name. Default: `us-east-1`.
     pub region: String,
     /// How long CREATING, UPDATING and DELETING last. Default: no time at all.
+    #[serde(with = "duration")]
     pub transition: Duration,
     /// The retention of a new stream. Default: 24 hours; a stream's own is changed by its operations, in hours.
+    #[serde(with = "duration")]
     pub retention: Duration,
     /// What a shard takes per second. Default: `None`, everything.
     pub write_limits: Option<WriteLimits>,
     /// What a shard gives to `GetRecords` per second. Default: `None`, everything.
     pub read_limits: Option<ReadRate>,
     /// How far apart calls of `SubscribeToShard` of one consumer to one shard must be. Default: no time at all.
+    #[serde(with = "duration")]
     pub subscribe_interval: Duration,
     /// What one consumer is pushed of one shard, in payload and partition key bytes per second. Default: `None`,
     /// as fast as it reads.
@@ -32,6 +40,9 @@ pub struct Settings {
     /// before the protocol's own buffers. Over it the oldest records are trimmed, whatever the retention, with a
     /// warning; readers learn of it from [`super::ReadBatch::trimmed`]. Default: `None`, no bound.
     pub max_held_bytes: Option<u64>,
+    /// How large calls and their answers may be. Default: as on the service. `None`: as large as one body can be,
+    /// 64 MiB, and records up to 10 MiB whatever the stream's maximum is.
+    pub request_limits: Option<RequestLimits>,
     /// How many streams of the account may be CREATING at once, at least 1. Default: `None`, any number.
     pub streams_creating: Option<usize>,
     /// How often a stream may be scaled, switched and encrypted within a day. Default: `None`, as often as one likes.
@@ -45,15 +56,20 @@ pub struct Settings {
     /// How many consumers a stream may have. Default: 20.
     pub consumers_per_stream: usize,
     /// How long a shard iterator lives. Default: 5 minutes.
+    #[serde(with = "duration")]
     pub iterator_lifetime: Duration,
     /// How long a paging token lives. Default: 5 minutes.
+    #[serde(with = "duration")]
     pub token_lifetime: Duration,
     /// How long one subscription lasts. Default: 5 minutes.
+    #[serde(with = "duration")]
     pub subscription_length: Duration,
     /// For how long a successful subscription refuses another of the same consumer and shard; later ones take
     /// over. Default: 5 seconds.
+    #[serde(with = "duration")]
     pub subscription_hold: Duration,
     /// How often a quiet subscription sends an event without records. Default: 5 seconds.
+    #[serde(with = "duration")]
     pub heartbeat: Duration,
     /// The most that one event of a subscription carries: records and bytes (at least one record is sent).
     /// Default: 10,000 and 2 MiB.
@@ -74,6 +90,7 @@ impl Default for Settings {
             consumers_creating: None,
             call_rates: false,
             max_held_bytes: None,
+            request_limits: Some(RequestLimits::AWS),
             streams_creating: None,
             daily_limits: None,
             on_demand: None,
@@ -153,11 +170,16 @@ impl Settings {
         if let Some(scaling) = &self.on_demand {
             scaling.validate()?;
         }
+        if let Some(limits) = self.request_limits {
+            limits.validate()?;
+        }
+        let put_bytes = self.request_limits.map_or(0, |limits| limits.put_bytes as u64);
+        let least = MIN_HELD_BYTES.max(2 * put_bytes);
         if let Some(bytes) = self.max_held_bytes
-            && bytes < MIN_HELD_BYTES
+            && bytes < least
         {
             return Err(format!(
-                "max_held_bytes is {bytes}: it must be at least {MIN_HELD_BYTES}, or one request could not be held"
+                "max_held_bytes is {bytes}: it must be at least {least}, or one request could not be held"
             ));
         }
         Ok(())
@@ -198,8 +220,54 @@ impl Settings {
     }
 }
 
+/// How large a call or its answer may be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct RequestLimits {
+    /// Records in one `PutRecords`, 1 to 100,000; the service's limit is 500.
+    pub put_records: usize,
+    /// Payload and partition key bytes in one `PutRecords`, 1 KiB to 40 MiB; the service's limit is 10 MiB, and it was
+    /// 5 MiB before records of 10 MiB.
+    pub put_bytes: usize,
+    /// Records that one `GetRecords` gives, 1 to 1,000,000; the service's limit is 10,000.
+    pub get_records: usize,
+    /// Payload and partition key bytes that one `GetRecords` gives, above its first record, 1 KiB to 1 GiB; the
+    /// service's limit is 10 MiB.
+    pub get_bytes: usize,
+}
+
+impl RequestLimits {
+    /// The limits of the real service: API_PutRecords, API_GetRecords.
+    pub const AWS: Self =
+        Self { put_records: 500, put_bytes: 10 << 20, get_records: 10_000, get_bytes: 10 << 20 };
+
+    fn validate(self) -> Result<(), String> {
+        for (name, value, least, most) in [
+            ("put_records", self.put_records, 1, 100_000),
+            ("put_bytes", self.put_bytes, 1 << 10, 40 << 20),
+            ("get_records", self.get_records, 1, 1_000_000),
+            ("get_bytes", self.get_bytes, 1 << 10, 1 << 30),
+        ] {
+            if !(least..=most).contains(&value) {
+                return Err(format!(
+                    "request_limits.{name} is {value}: it must be from {least} to {most}; set request_limits to None to \
+                     switch them off"
+                ));
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Default for RequestLimits {
+    fn default() -> Self {
+        Self::AWS
+    }
+}
+
 /// What one shard takes in a second.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
 pub struct WriteLimits {
     /// Payload and partition key bytes; the service's limit is 1 MiB.
     pub bytes_per_second: u64,
@@ -212,8 +280,15 @@ impl WriteLimits {
     pub const AWS: Self = Self { bytes_per_second: 1 << 20, records_per_second: 1_000 };
 }
 
+impl Default for WriteLimits {
+    fn default() -> Self {
+        Self::AWS
+    }
+}
+
 /// What one shard gives to `GetRecords` in a second.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
 pub struct ReadRate {
     /// Payload and partition key bytes; the service's limit is 2 MiB. A call that gives more is answered, and the
     /// next ones are refused for as many seconds as it has used up: five after 10 MiB.
@@ -227,8 +302,15 @@ impl ReadRate {
     pub const AWS: Self = Self { bytes_per_second: 2 << 20, calls_per_second: 5 };
 }
 
+impl Default for ReadRate {
+    fn default() -> Self {
+        Self::AWS
+    }
+}
+
 /// How often a stream may be changed within a rolling day.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
 pub struct DailyLimits {
     /// Successful calls of `UpdateShardCount` that change the number of shards, 1 to 10,000.
     pub scalings: usize,
@@ -244,10 +326,16 @@ impl DailyLimits {
     pub const AWS: Self = Self { scalings: 10, mode_changes: 2, encryptions: 25 };
 }
 
+impl Default for DailyLimits {
+    fn default() -> Self {
+        Self::AWS
+    }
+}
+
 /// The most that a daily limit can be set to.
 const MAX_DAILY: usize = 10_000;
 
-/// Two of the largest requests.
+/// Two of the service's largest requests.
 const MIN_HELD_BYTES: u64 = 20 << 20;
 
 /// A duration in whole milliseconds, as the clock counts.
@@ -292,6 +380,23 @@ mod tests {
             |s| s.max_held_bytes = Some(MIN_HELD_BYTES),
             |s| s.max_held_bytes = Some(MIN_HELD_BYTES - 1),
         );
+    }
+
+    #[test]
+    fn request_limits_have_bounds() {
+        let set = |change: fn(&mut RequestLimits, usize), value: usize| {
+            move |s: &mut Settings| change(s.request_limits.as_mut().unwrap(), value)
+        };
+        for (name, change, least, most) in [
+            ("put_records", (|r, v| r.put_records = v) as fn(&mut RequestLimits, usize), 1, 100_000),
+            ("put_bytes", |r, v| r.put_bytes = v, 1_024, 40 << 20),
+            ("get_records", |r, v| r.get_records = v, 1, 1_000_000),
+            ("get_bytes", |r, v| r.get_bytes = v, 1_024, 1 << 30),
+        ] {
+            for (good, bad) in [(least, least - 1), (most, most + 1)] {
+                both_sides(&format!("request_limits.{name}"), set(change, good), set(change, bad));
+            }
+        }
     }
 
     #[test]

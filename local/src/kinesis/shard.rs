@@ -318,6 +318,7 @@ impl Shard {
             StartPosition::AfterSequence(number) => {
                 (self.index_of(number, stream, &state)? + 1).min(state.shown)
             }
+            // Seen: kinesalite's tests of GetShardIterator.
             StartPosition::AtTimestamp(at_ms) if at_ms > now_ms => {
                 return Err(Error::InvalidArgument(format!(
                     "The timestampInMillis parameter cannot be greater than the currentTimestampInMillis. \
@@ -334,6 +335,7 @@ impl Shard {
     /// The index that a number of this shard carries.
     fn index_of(&self, number: SequenceNumber, stream: &Stream, state: &State) -> Result<u64, Error> {
         let identity = &self.identity;
+        // Seen: kinesalite's tests of GetShardIterator.
         if number.shard_index() != identity.index {
             return Err(Error::InvalidArgument(format!(
                 "Invalid StartingSequenceNumber. It encodes {}, while it was used in a call to a shard with {}",
@@ -344,6 +346,7 @@ impl Shard {
         // The index after the last record is the ending number of a closed shard; beyond it a reader would wait
         // for records that are long past, as after a restart from an older snapshot.
         let known = number.index() < state.shown + u64::from(state.closed.is_some());
+        // Seen: kinesalite's action of GetShardIterator.
         if number.shard_created_s() != identity.sequence_s || !known {
             return Err(Error::InvalidArgument(format!(
                 "StartingSequenceNumber {number} used in GetShardIterator on shard {} in stream {} under account \

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use super::arn;
+use super::codec::Timestamp;
 use super::consumer::{Consumer, ConsumerInfo};
 use super::error::Error;
 use super::features::Features;
@@ -284,17 +285,28 @@ impl Stream {
         stream_not_found(&self.name, &self.account_id)
     }
 
-    /// The shard with this name.
-    pub(crate) fn shard(&self, id: &str) -> Result<Arc<Shard>, Error> {
-        self.map().find(id).cloned().ok_or_else(|| {
-            Error::ResourceNotFound(format!(
-                "Could not find shard {id} in stream {} under account {}.",
-                self.name, self.account_id
-            ))
-        })
+    /// Refuses while it is being created or deleted. API_ListShards: ResourceInUseException; the KCL waits on it until
+    /// the stream is ACTIVE or UPDATING. Words: those of the operations that want it ACTIVE.
+    pub(crate) fn require_listable(&self, now_ms: i64) -> Result<(), Error> {
+        let control = self.control();
+        match control.status(now_ms) {
+            Some(StreamStatus::Updating) => Ok(()),
+            _ => control.require_active(self, now_ms),
+        }
     }
 
-    /// The consumer with this name.
+    /// Tells it from an earlier or a later stream of the same name, to the second, as clients show the time.
+    pub(crate) fn require_created(&self, at: Timestamp) -> Result<(), Error> {
+        let same = at.0.div_euclid(1_000) == self.created_ms().div_euclid(1_000);
+        if same { Ok(()) } else { Err(self.not_found()) }
+    }
+
+    /// The shard with this name.
+    pub(crate) fn shard(&self, id: &str) -> Result<Arc<Shard>, Error> {
+        self.map().find(id).cloned().ok_or_else(|| could_not_find(id, &self.name, &self.account_id))
+    }
+
+    /// The consumer with this name. API_DescribeStreamConsumer: ResourceNotFoundException. Words: ours.
     pub(crate) fn consumer(&self, name: &str) -> Result<Arc<Consumer>, Error> {
         self.control().consumers.get(name).cloned().ok_or_else(|| {
             Error::ResourceNotFound(format!(
@@ -390,6 +402,7 @@ impl Control {
         match self.status(now_ms) {
             Some(StreamStatus::Active) => Ok(()),
             None => Err(stream.not_found()),
+            // Seen: kinesalite's tests of SplitShard, MergeShards and CreateStream.
             Some(status) => Err(Error::ResourceInUse(format!(
                 "Stream {} under account {} not ACTIVE, instead in state {}",
                 stream.name,
@@ -400,9 +413,16 @@ impl Control {
     }
 }
 
-/// There is no stream with this name.
+/// There is no stream with this name. Seen: kinesalite's tests of every operation.
 pub(crate) fn stream_not_found(name: &str, account_id: &str) -> Error {
     Error::ResourceNotFound(format!("Stream {name} under account {account_id} not found."))
+}
+
+/// There is no such shard. Seen: kinesalite's tests of SplitShard and MergeShards.
+pub(crate) fn could_not_find(shard_id: &str, stream: &str, account_id: &str) -> Error {
+    Error::ResourceNotFound(format!(
+        "Could not find shard {shard_id} in stream {stream} under account {account_id}."
+    ))
 }
 
 /// Describes a shard.

@@ -114,6 +114,7 @@ impl Running {
             Phase::Pushing => match self.wait_through_changes().await {
                 Wake::More | Wake::Heartbeat => self.due().await,
                 Wake::Over | Wake::FaultsChanged => None,
+                // API_SubscribeToShard: the earlier one fails with ResourceInUseException. Words: ours.
                 Wake::Superseded => Some(self.fail(&Error::ResourceInUse(format!(
                     "Another subscription of this consumer to shard {} has taken over.",
                     self.subscription.reader.shard_id()
@@ -176,6 +177,7 @@ impl Running {
             biased;
             () = shutdown.cancelled() => Wake::Over,
             () = claim.superseded.cancelled() => Wake::Superseded,
+            // SubscribeToShardEventStream: ResourceNotFoundException. Words: ours.
             () = claim.gone.cancelled() => Wake::Failed(Error::ResourceNotFound(
                 "The consumer or its stream has been deleted.".to_owned(),
             )),

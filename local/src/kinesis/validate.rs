@@ -77,7 +77,7 @@ impl Check {
         }
     }
 
-    /// Reports what was collected.
+    /// Reports what was collected. Seen: kinesalite's tests of every operation.
     pub(crate) fn done(self) -> Result<(), Error> {
         match self.0.len() {
             0 => Ok(()),

@@ -1,6 +1,8 @@
 //! Kinesis alone on a given port.
 
 use aws_sdk_kinesis::config::{BehaviorVersion, Credentials, Region};
+use aws_sdk_kinesis::primitives::Blob;
+use aws_sdk_kinesis::types::PutRecordsRequestEntry;
 use headworks_local::Settings;
 use headworks_local::faults::Fault;
 use headworks_local::kinesis::{self, Alone};
@@ -8,7 +10,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::support::DEADLINE;
 
-fn client(port: u16) -> aws_sdk_kinesis::Client {
+pub(crate) fn client(port: u16) -> aws_sdk_kinesis::Client {
     let config = aws_sdk_kinesis::Config::builder()
         .behavior_version(BehaviorVersion::latest())
         .region(Region::new("us-east-1"))
@@ -45,6 +47,39 @@ async fn it_serves_its_port_until_it_is_told_to_stop_and_keeps_what_it_has() {
         ended.unwrap().unwrap();
     }
     assert!(!dir.path().join("s3").exists(), "there is nothing but Kinesis");
+}
+
+#[tokio::test]
+async fn a_log_that_has_grown_is_replaced_while_it_serves() {
+    let dir = tempfile::tempdir().unwrap();
+    let settings = Settings { max_held_bytes: Some(20 << 20), ..Settings::default() };
+    let alone = Alone { settings, data_dir: Some(dir.path().to_owned()), ..Alone::default() };
+    let listener = kinesis::bind(0).await.unwrap();
+    let client = client(listener.local_addr().unwrap().port());
+    let shutdown = CancellationToken::new();
+    let serving = tokio::spawn(kinesis::serve(listener, alone, shutdown.clone()));
+    client.create_stream().stream_name("s").shard_count(1).send().await.unwrap();
+    let entry = || PutRecordsRequestEntry::builder().partition_key("k").data(Blob::new(vec![7; 1_000_000]));
+    let entries: Vec<_> = (0..9).map(|_| entry().build().unwrap()).collect();
+    for _ in 0..8 {
+        let put = client.put_records().stream_name("s").set_records(Some(entries.clone()));
+        assert_eq!(put.send().await.unwrap().failed_record_count, Some(0));
+    }
+    // 72 MB were put; what is kept is in proportion to what may be held.
+    let kept = || {
+        let files = std::fs::read_dir(dir.path()).unwrap();
+        // A log may go between the two looks.
+        files.filter_map(|file| Some(file.ok()?.metadata().ok()?.len())).sum::<u64>()
+    };
+    tokio::time::timeout(DEADLINE, async {
+        while kept() > 48 << 20 {
+            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+        }
+    })
+    .await
+    .expect("a smaller log in time");
+    shutdown.cancel();
+    serving.await.unwrap().unwrap();
 }
 
 #[tokio::test]

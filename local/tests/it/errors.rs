@@ -6,7 +6,9 @@ use aws_sdk_kinesis::error::{ProvideErrorMetadata, SdkError};
 use aws_sdk_kinesis::primitives::Blob;
 use aws_sdk_kinesis::types::{PutRecordsRequestEntry, ShardIteratorType as Kind, StartingPosition};
 
-use crate::support::{FIRST, Fixture, SECOND, fixture};
+use headworks_local::Settings;
+
+use crate::support::{FIRST, Fixture, SECOND, fixture, fixture_with};
 
 fn refusal<T: std::fmt::Debug, E: ProvideErrorMetadata + std::fmt::Debug, R: std::fmt::Debug>(
     answer: Result<T, SdkError<E, R>>,
@@ -163,7 +165,11 @@ async fn bad_control_calls() {
     let apart = c.merge_shards().stream_name("s").shard_to_merge(SECOND);
     let (name, message) = refusal(apart.adjacent_shard_to_merge("shardId-000000000002").send().await);
     assert_eq!(name, "InvalidArgumentException");
-    assert!(message.contains("are not an adjacent pair of shards eligible for merging"), "{message}");
+    assert_eq!(
+        message,
+        "Shards shardId-000000000001 and shardId-000000000002 in stream s under account 000000000000 are not an \
+         adjacent pair of shards eligible for merging"
+    );
     let inverted = c.merge_shards().stream_name("s").shard_to_merge("shardId-000000000003");
     let (name, message) = refusal(inverted.adjacent_shard_to_merge("shardId-000000000002").send().await);
     assert_eq!(name, "InvalidArgumentException");
@@ -224,4 +230,82 @@ async fn positions_and_tags_of_the_wrong_form() {
         "1 validation error detected: Value '{}' at 'tags' failed to satisfy constraint: Member must have length \
          greater than or equal to 1"
     );
+}
+
+#[tokio::test]
+async fn iterators_speak_of_the_shard_whatever_is_not_there() {
+    let transition = std::time::Duration::from_secs(2);
+    let f = fixture_with(Settings { transition, ..Settings::default() }).await;
+    let c = &f.client;
+    let iterator = |stream: &str, shard: &str| {
+        c.get_shard_iterator().stream_name(stream).shard_id(shard).shard_iterator_type(Kind::Latest).send()
+    };
+    let missing = |shard: &str, stream: &str| {
+        let account = "000000000000";
+        let message = format!("Shard {shard} in stream {stream} under account {account} does not exist");
+        ("ResourceNotFoundException".to_owned(), message)
+    };
+    assert_eq!(refusal(iterator("nowhere", "shardId-5").await), missing("shardId-000000000005", "nowhere"));
+    let (name, message) = refusal(iterator("nowhere", "ABKLFD8").await);
+    assert_eq!(name, "ResourceNotFoundException");
+    assert_eq!(message, "Could not find shard ABKLFD8 in stream nowhere under account 000000000000.");
+
+    c.create_stream().stream_name("s").shard_count(2).send().await.unwrap();
+    assert_eq!(refusal(iterator("s", FIRST).await), missing(FIRST, "s"), "it is being created");
+    let described = c.describe_stream().stream_name("s").send().await.unwrap().stream_description.unwrap();
+    assert!(described.shards.is_empty() && !described.has_more_shards, "{described:?}");
+    let creating = (
+        "ResourceInUseException".to_owned(),
+        "Stream s under account 000000000000 not ACTIVE, instead in state CREATING".to_owned(),
+    );
+    assert_eq!(refusal(c.list_shards().stream_name("s").send().await), creating);
+    f.clock.advance_ms(2_000);
+    assert_eq!(c.list_shards().stream_name("s").send().await.unwrap().shards.unwrap().len(), 2);
+
+    let issued = iterator("s", SECOND).await.unwrap().shard_iterator.unwrap();
+    c.delete_stream().stream_name("s").send().await.unwrap();
+    assert_eq!(refusal(c.list_shards().stream_name("s").send().await).0, "ResourceInUseException");
+    assert_eq!(refusal(c.get_records().shard_iterator(&issued).send().await), missing(SECOND, "s"));
+    f.clock.advance_ms(2_000);
+    assert_eq!(refusal(c.get_records().shard_iterator(&issued).send().await), missing(SECOND, "s"));
+    assert_eq!(refusal(c.list_shards().stream_name("s").send().await).0, "ResourceNotFoundException");
+}
+
+#[tokio::test]
+async fn types_and_numbers_belong_together() {
+    let f = fixture().await;
+    f.create("s", 2).await;
+    let (_, number) = f.put("s", 0, "a").await;
+    let call = |kind: Kind, number: Option<&str>| {
+        let call = f.client.get_shard_iterator().stream_name("s").shard_id(FIRST).shard_iterator_type(kind);
+        call.set_starting_sequence_number(number.map(str::to_owned)).send()
+    };
+    for (kind, number, what) in [
+        (Kind::Latest, Some(number.as_str()), "LATEST and also a"),
+        (Kind::TrimHorizon, Some(number.as_str()), "TRIM_HORIZON and also a"),
+        (Kind::AtSequenceNumber, None, "AT_SEQUENCE_NUMBER and no"),
+        (Kind::AfterSequenceNumber, None, "AFTER_SEQUENCE_NUMBER and no"),
+    ] {
+        let (name, message) = refusal(call(kind, number).await);
+        assert_eq!(name, "InvalidArgumentException");
+        assert_eq!(
+            message,
+            format!(
+                "Must either specify (1) AT_SEQUENCE_NUMBER or AFTER_SEQUENCE_NUMBER and StartingSequenceNumber or \
+                 (2) TRIM_HORIZON or LATEST and no StartingSequenceNumber. Request specified {what} \
+                 StartingSequenceNumber."
+            )
+        );
+    }
+    let ordered = |number: &str| {
+        let call = f.client.put_record().stream_name("s").partition_key("k").data(Blob::new("b"));
+        call.sequence_number_for_ordering(number).send()
+    };
+    ordered(&number).await.unwrap();
+    assert_eq!(refusal(ordered("x").await).0, "ValidationException");
+    let odd = "1".repeat(129);
+    let message = format!(
+        "ExclusiveMinimumSequenceNumber {odd} used in PutRecord on stream s under account 000000000000 is invalid."
+    );
+    assert_eq!(refusal(ordered(&odd).await), ("InvalidArgumentException".to_owned(), message));
 }

@@ -125,27 +125,6 @@ async fn policies_of_streams_and_consumers() {
 }
 
 #[tokio::test]
-async fn consumers_have_tags_of_their_own() {
-    let f = fixture().await;
-    let stream = f.create("s", 1).await;
-    let consumer = f.register(&stream, "c").await;
-    f.client.tag_resource().resource_arn(&consumer).tags("a", "1").tags("b", "2").send().await.unwrap();
-    f.client.untag_resource().resource_arn(&consumer).tag_keys("a").send().await.unwrap();
-    let list = async |arn: &str| {
-        let answer = f.client.list_tags_for_resource().resource_arn(arn).send().await.unwrap();
-        answer.tags.unwrap_or_default().into_iter().map(|tag| tag.key).collect::<Vec<_>>()
-    };
-    assert_eq!(list(&consumer).await, ["b"]);
-    assert!(list(&stream).await.is_empty());
-    let reserved =
-        f.client.tag_resource().resource_arn(&consumer).tags("aws:x", "1").send().await.unwrap_err();
-    assert!(reserved.into_service_error().is_invalid_argument_exception());
-    let gone = consumer.replace("/c:", "/d:");
-    let gone = f.client.list_tags_for_resource().resource_arn(gone).send().await.unwrap_err();
-    assert!(gone.into_service_error().is_resource_not_found_exception());
-}
-
-#[tokio::test]
 async fn the_largest_record_is_changed() {
     let f = fixture().await;
     let arn = f.create("s", 1).await;

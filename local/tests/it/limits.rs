@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use aws_sdk_kinesis::error::ProvideErrorMetadata;
 use aws_sdk_kinesis::primitives::Blob;
-use aws_sdk_kinesis::types::ShardIteratorType as Kind;
+use aws_sdk_kinesis::types::{PutRecordsRequestEntry, ShardIteratorType as Kind};
 use headworks_local::Settings;
 use headworks_local::kinesis::{Position, PutEntry, ReadLimits};
 
@@ -176,4 +176,57 @@ async fn memory_is_bounded_and_the_oldest_records_of_all_shards_go() {
         ..headworks_local::Config::default()
     });
     assert_eq!(error.await.unwrap_err().code(), "local-config-invalid");
+}
+
+#[tokio::test]
+async fn the_sizes_of_calls_are_set_and_switched_off() {
+    let put = async |f: &Fixture, records: usize, bytes: usize| {
+        let entry = PutRecordsRequestEntry::builder().partition_key("k").data(Blob::new(vec![0; bytes]));
+        let entries = vec![entry.build().unwrap(); records];
+        let answer = f.client.put_records().stream_name("s").set_records(Some(entries)).send().await;
+        answer.map(|_| ()).map_err(|error| error.into_service_error().code().unwrap_or_default().to_owned())
+    };
+    let get = async |f: &Fixture, limit: Option<i32>| {
+        let iterator = f.iterator("s", FIRST, Kind::TrimHorizon).await;
+        let answer = f.client.get_records().shard_iterator(iterator).set_limit(limit).send().await;
+        answer
+            .map(|answer| answer.records.len())
+            .map_err(|error| error.into_service_error().code().unwrap().to_owned())
+    };
+    let mut settings = Settings::default();
+    for setting in ["put_records=3", "put_bytes=2000", "get_records=4", "get_bytes=1500"] {
+        settings.set(&format!("request_limits.{setting}")).unwrap();
+    }
+    let f = fixture_with(settings).await;
+    f.create("s", 1).await;
+    assert_eq!(put(&f, 4, 1).await.unwrap_err(), "ValidationException");
+    assert_eq!(put(&f, 3, 700).await.unwrap_err(), "InvalidArgumentException");
+    for _ in 0..2 {
+        put(&f, 3, 300).await.unwrap();
+    }
+    assert_eq!(get(&f, None).await.unwrap(), 4);
+    assert_eq!(get(&f, Some(5)).await.unwrap_err(), "ValidationException");
+    // 1,505 bytes with the keys are too many for one answer.
+    f.create("t", 1).await;
+    for _ in 0..2 {
+        f.client
+            .put_record()
+            .stream_name("t")
+            .partition_key("k")
+            .data(Blob::new(vec![0; 760]))
+            .send()
+            .await
+            .unwrap();
+    }
+    assert_eq!(f.all("t", FIRST).await.records.len(), 1);
+
+    let mut settings = Settings::default();
+    settings.set("request_limits=off").unwrap();
+    let f = fixture_with(settings).await;
+    f.create("s", 1).await;
+    put(&f, 501, 1).await.unwrap();
+    // Beyond the stream's maximum of 1 MiB, and 12 MiB in one call; one record is never above 10 MiB.
+    put(&f, 6, 2 << 20).await.unwrap();
+    assert_eq!(put(&f, 1, (10 << 20) + 1).await.unwrap_err(), "ValidationException");
+    assert_eq!(get(&f, None).await.unwrap(), 507);
 }

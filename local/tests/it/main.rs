@@ -5,6 +5,7 @@
 
 mod alone;
 mod control;
+mod dry_run;
 mod engine;
 mod errors;
 mod extras;
@@ -21,3 +22,4 @@ mod stack;
 mod store;
 mod subscribe;
 mod support;
+mod tags;

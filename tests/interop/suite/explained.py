@@ -109,7 +109,8 @@ _add("split and merge", "the parent|the parent from the latest|merge", "error", 
 _add("split and merge", "the high child at its end", "*", "ours", _RETAIN, _RESHARD)
 _add("update shard count", "shards", "Shards", "ours", _RETAIN, _RESHARD)
 _add("list shards", "the first page", "Shards*", "ours", _RETAIN, _RESHARD)
-_add("list shards", "filter FROM_TRIM_HORIZON|filter AFTER_SHARD_ID", "Shards", "ours",
+_add("list shards", "filter FROM_TRIM_HORIZON|filter AFTER_SHARD_ID|filter AT_TIMESTAMP before the split|"
+     "filter FROM_TIMESTAMP before *", "Shards", "ours",
      _RETAIN + " It also ignores filters.", "API_ShardFilter")
 _add("subscription to the end", "the parent", "error", "ours", _RETAIN, _RESHARD)
 _add("split and merge", "split outside the shard|merge with itself", "error", "ours",

@@ -53,7 +53,7 @@ def violation(step: dict) -> str | None:
     shape = MODEL.operation_model(operation).input_shape
     legal = {"stream": "stream", "arn": "arn:aws:kinesis:us-east-1:000000000000:stream/stream",
              "consumer": "arn:aws:kinesis:us-east-1:000000000000:stream/stream/consumer/reader:1700000000",
-             "iterator": "AAAA", "token": "AAAA", "a": "49", "b": "49", "time": 1}
+             "iterator": "AAAA", "token": "AAAA", "a": "49", "b": "49", "time": 1, "before": 1, "after": 1}
     given = fill(step["in"], legal)
     if step["op"] == "@subscribe":
         given = {name: value for name, value in given.items() if name in shape.members}

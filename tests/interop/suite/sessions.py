@@ -45,6 +45,19 @@ def put(name: str, data: str, key: str = "key", **more) -> dict:
     return step(name, "PutRecord", StreamName="${stream}", PartitionKey=key, Data=blob(data), **more)
 
 
+def moment(name: str) -> list[dict]:
+    """A time, in a whole second of its own.
+
+    kinesis-local compares the times of shards in whole seconds, and clients may send whole seconds. So whatever went
+    before lies in an earlier second than the time, and whatever follows in a later one, on any side.
+    """
+    return [
+        step(f"a pause before the time {name}", "@pause", seconds=1.2),
+        step(f"the time {name}", "@now", save={name: "time"}),
+        step(f"a pause after the time {name}", "@pause", seconds=1.2),
+    ]
+
+
 S0, S1, S2, S3, S4 = (f"shardId-{number:012}" for number in range(5))
 HALF = str(2**127)
 QUARTER = str(2**126)
@@ -127,9 +140,7 @@ session(
     *stream(1),
     step("put a", "PutRecord", save={"a": "SequenceNumber"}, StreamName="${stream}", PartitionKey="k", Data=blob("a")),
     step("put b", "PutRecord", save={"b": "SequenceNumber"}, StreamName="${stream}", PartitionKey="k", Data=blob("b")),
-    step("a pause", "@pause", seconds=1.2),
-    step("the time", "@now", save={"time": "time"}),
-    step("another pause", "@pause", seconds=1.2),
+    *moment("time"),
     step("put c", "PutRecord", StreamName="${stream}", PartitionKey="k", Data=blob("c")),
     step("from the trim horizon", "@drain", StreamName="${stream}", ShardId=S0, ShardIteratorType="TRIM_HORIZON"),
     step("from the latest", "@drain", StreamName="${stream}", ShardId=S0, ShardIteratorType="LATEST"),
@@ -213,8 +224,10 @@ session(
 session(
     "list shards",
     *stream(4),
+    *moment("before"),
     step("split", "SplitShard", StreamName="${stream}", ShardToSplit=S0, NewStartingHashKey="7"),
     step("wait for the split", "@active", stream="${stream}"),
+    *moment("after"),
     step("the first page", "ListShards", save={"token": "NextToken"}, StreamName="${stream}", MaxResults=4),
     step("the second page", "ListShards", NextToken="${token}", MaxResults=4),
     step("token and name", "ListShards", NextToken="${token}", StreamName="${stream}"),
@@ -222,10 +235,14 @@ session(
     step("a page of 0", "ListShards", StreamName="${stream}", MaxResults=0),
     step("from a shard on", "ListShards", StreamName="${stream}", ExclusiveStartShardId=S2),
     *[
-        step(f"filter {kind}", "ListShards", StreamName="${stream}", ShardFilter={"Type": kind, **more})
-        for kind, more in [("AT_LATEST", {}), ("AT_TRIM_HORIZON", {}), ("FROM_TRIM_HORIZON", {}),
-                           ("AFTER_SHARD_ID", {"ShardId": S1}), ("AT_TIMESTAMP", {"Timestamp": {"$at": -0.0}}),
-                           ("FROM_TIMESTAMP", {"Timestamp": {"$at": -0.0}})]
+        step(f"filter {name}", "ListShards", StreamName="${stream}", ShardFilter={"Type": name.split()[0], **more})
+        for name, more in [("AT_LATEST", {}), ("AT_TRIM_HORIZON", {}), ("FROM_TRIM_HORIZON", {}),
+                           ("AFTER_SHARD_ID", {"ShardId": S1}),
+                           ("AT_TIMESTAMP before the split", {"Timestamp": {"$at": "${before}"}}),
+                           ("AT_TIMESTAMP after the split", {"Timestamp": {"$at": "${after}"}}),
+                           ("FROM_TIMESTAMP before the stream", {"Timestamp": {"$at": 1}}),
+                           ("FROM_TIMESTAMP before the split", {"Timestamp": {"$at": "${before}"}}),
+                           ("FROM_TIMESTAMP after the split", {"Timestamp": {"$at": "${after}"}})]
     ],
     step("filter without its shard", "ListShards", StreamName="${stream}", ShardFilter={"Type": "AFTER_SHARD_ID"}),
     step("filter without its time", "ListShards", StreamName="${stream}", ShardFilter={"Type": "AT_TIMESTAMP"}),
@@ -309,9 +326,7 @@ session(
          StreamName="${stream}"),
     step("put a", "PutRecord", save={"a": "SequenceNumber"}, StreamName="${stream}", PartitionKey="k", Data=blob("a")),
     step("put b", "PutRecord", save={"b": "SequenceNumber"}, StreamName="${stream}", PartitionKey="k", Data=blob("b")),
-    step("a pause", "@pause", seconds=1.2),
-    step("the time", "@now", save={"time": "time"}),
-    step("another pause", "@pause", seconds=1.2),
+    *moment("time"),
     put("put c", "c"),
     *position("trim horizon", 3, Type="TRIM_HORIZON"),
     *position("at b", 2, Type="AT_SEQUENCE_NUMBER", SequenceNumber="${b}"),

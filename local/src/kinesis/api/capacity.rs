@@ -38,6 +38,7 @@ pub(crate) fn update_mode(engine: &Engine, request: ModeRequest) -> Result<(), E
     let details = require(request.stream_mode_details, "streamModeDetails")?;
     let mode = details.parse()?;
     let warm = warm_mibps(request.warm_mibps)?;
+    // API_UpdateStreamMode: only towards on-demand; InvalidArgumentException. Words: ours.
     if warm.is_some() && mode != StreamMode::OnDemand {
         return Err(Error::InvalidArgument(
             "WarmThroughputMiBps is only valid when the stream mode is being updated to on-demand."

@@ -1,5 +1,7 @@
 //! Enhanced fan-out consumers: register, describe, list, deregister.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 
 use super::super::arn;
@@ -7,7 +9,7 @@ use super::super::codec::Timestamp;
 use super::super::settings::millis;
 use super::super::validate::Check;
 use super::super::{ConsumerInfo, Engine, Error, token};
-use super::require;
+use super::{require, tags};
 
 const KIND: u8 = b'C';
 
@@ -48,6 +50,7 @@ pub(crate) struct RegisterRequest {
     #[serde(rename = "StreamARN")]
     stream_arn: Option<String>,
     consumer_name: Option<String>,
+    tags: Option<BTreeMap<String, String>>,
 }
 
 #[derive(Debug, Serialize)]
@@ -62,7 +65,12 @@ pub(crate) fn register(engine: &Engine, request: RegisterRequest) -> Result<Regi
     let mut check = Check::default();
     check.name(&name, "consumerName");
     check.done()?;
-    let consumer = engine.register_consumer(arn::stream_of_arn(&stream_arn)?, &name)?;
+    if let Some(tags) = &request.tags {
+        // API_RegisterStreamConsumer: up to 50; the rules are those of API_TagResource.
+        tags::check(&format!("consumer {name}"), engine, tags, tags.len())?;
+    }
+    let stream = arn::stream_of_arn(&stream_arn)?;
+    let consumer = engine.register_tagged_consumer(stream, &name, request.tags.unwrap_or_default())?;
     Ok(RegisterAnswer { consumer: ConsumerOut::brief(consumer) })
 }
 
@@ -82,6 +90,7 @@ impl ConsumerRequest {
         let (stream, name) = match (&self.consumer_arn, &self.stream_arn, &self.consumer_name) {
             (Some(consumer_arn), _, _) => arn::consumer_of_arn(consumer_arn)?,
             (None, Some(stream_arn), Some(name)) => (arn::stream_of_arn(stream_arn)?, name.as_str()),
+            // API_DescribeStreamConsumer: InvalidArgumentException. Words: ours.
             _ => {
                 return Err(Error::InvalidArgument(
                     "Either ConsumerARN, or both StreamARN and ConsumerName must be specified.".to_owned(),
@@ -90,7 +99,7 @@ impl ConsumerRequest {
         };
         let consumer = engine.describe_consumer(stream, name)?;
         match &self.consumer_arn {
-            // The time in an ARN tells a consumer from an earlier one of the same name.
+            // ResourceNotFoundException. Words: ours. The time in an ARN tells a consumer from an earlier one of the same name.
             Some(asked) if *asked != consumer.arn => Err(Error::ResourceNotFound(format!(
                 "Consumer {asked} not found: the consumer of that name is {}.",
                 consumer.arn
@@ -123,6 +132,7 @@ pub(crate) struct ListRequest {
     stream_arn: Option<String>,
     next_token: Option<String>,
     max_results: Option<i64>,
+    stream_creation_timestamp: Option<Timestamp>,
 }
 
 #[derive(Debug, Serialize)]
@@ -147,8 +157,18 @@ pub(crate) fn list(engine: &Engine, request: ListRequest) -> Result<ListAnswer, 
     check.done()?;
     let stream_arn = require(request.stream_arn, "streamARN")?;
     let stream = arn::stream_of_arn(&stream_arn)?.to_owned();
+    if let Some(at) = request.stream_creation_timestamp {
+        // API_ListStreamConsumers: not beside NextToken; InvalidArgumentException. Words: ours.
+        if request.next_token.is_some() {
+            return Err(Error::InvalidArgument(
+                "NextToken and StreamCreationTimestamp cannot be provided together.".to_owned(),
+            ));
+        }
+        engine.stream(&stream)?.require_created(at)?;
+    }
     let mut consumers = engine.list_consumers(&stream)?;
     if let Some(text) = &request.next_token {
+        // API_ListStreamConsumers: InvalidArgumentException, ExpiredNextTokenException. Words: ours.
         let page: Page = token::open(KIND, text)
             .filter(|page: &Page| page.stream == stream)
             .ok_or_else(|| Error::InvalidArgument("NextToken is invalid.".to_owned()))?;

@@ -27,7 +27,8 @@ impl EncryptionRequest {
         check.one_of(&kind, "encryptionType", &["NONE", "KMS"]);
         check.length(&key_id, "keyId", 1, 2_048);
         check.done()?;
-        // API_StartStreamEncryption and API_StopStreamEncryption: the only valid value is KMS.
+        // API_StartStreamEncryption and API_StopStreamEncryption: the only valid value is KMS;
+        // InvalidArgumentException. Words: ours.
         if kind != "KMS" {
             return Err(Error::InvalidArgument(format!(
                 "EncryptionType {kind} cannot be used here: the only valid value is KMS."
@@ -143,6 +144,7 @@ pub(crate) struct PolicyAnswer {
 pub(crate) fn put_policy(engine: &Engine, request: PolicyRequest) -> Result<(), Error> {
     let Resource { stream, consumer, .. } = resource(engine, request.resource_arn)?;
     let policy = require(request.policy, "policy")?;
+    // API_PutResourcePolicy: InvalidArgumentException. Words: ours.
     let document: Option<serde_json::Value> = serde_json::from_str(&policy).ok();
     if document.is_none_or(|document| document.get("Statement").is_none()) {
         return Err(Error::InvalidArgument(
@@ -176,6 +178,7 @@ pub(crate) fn get_policy(engine: &Engine, request: PolicyRequest) -> Result<Poli
 pub(crate) fn delete_policy(engine: &Engine, request: PolicyRequest) -> Result<(), Error> {
     let Resource { stream, consumer, arn } = resource(engine, request.resource_arn)?;
     engine.attach(&stream, consumer.as_deref(), |attached| {
+        // API_DeleteResourcePolicy: ResourceNotFoundException. Words: ours.
         let none = || Error::ResourceNotFound(format!("No resource policy found for resource ARN {arn}."));
         attached.policy.take().map(drop).ok_or_else(none)
     })

@@ -38,6 +38,7 @@ impl Start<'_> {
         match self.kind {
             "TRIM_HORIZON" => Ok(StartPosition::TrimHorizon),
             "LATEST" => Ok(StartPosition::Latest),
+            // Seen: kinesalite's tests of GetShardIterator, as the words further down.
             "AT_TIMESTAMP" => match self.timestamp {
                 Some(at) => Ok(StartPosition::AtTimestamp(at.0)),
                 None => Err(Error::InvalidArgument(
@@ -56,12 +57,9 @@ impl Start<'_> {
 
     fn sequence(&self, kind: &str, reader: &ShardReader) -> Result<SequenceNumber, Error> {
         let Some(text) = self.sequence else {
-            return Err(Error::InvalidArgument(format!(
-                "Must either specify (1) AT_SEQUENCE_NUMBER and StartingSequenceNumber or (2) \
-                 AFTER_SEQUENCE_NUMBER and StartingSequenceNumber or (3) TRIM_HORIZON or (4) LATEST. Request \
-                 specified {kind} and no StartingSequenceNumber."
-            )));
+            return Err(mismatch(kind, "no"));
         };
+        // Seen: kinesalite's tests of GetShardIterator.
         text.parse().map_err(|_| {
             Error::InvalidArgument(format!(
                 "StartingSequenceNumber {text} used in GetShardIterator on shard {} in stream {} under account {} is \
@@ -84,12 +82,22 @@ pub(crate) struct GetShardIteratorRequest {
     shard_iterator_type: Option<String>,
     starting_sequence_number: Option<String>,
     timestamp: Option<Timestamp>,
+    dry_run: Option<bool>,
 }
 
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "PascalCase")]
 pub(crate) struct GetShardIteratorAnswer {
     shard_iterator: String,
+}
+
+/// A type that needs a number has none, or one that takes none has one. Seen: kinesalite's tests of GetShardIterator.
+fn mismatch(kind: &str, what: &str) -> Error {
+    Error::InvalidArgument(format!(
+        "Must either specify (1) AT_SEQUENCE_NUMBER or AFTER_SEQUENCE_NUMBER and StartingSequenceNumber or (2) \
+         TRIM_HORIZON or LATEST and no StartingSequenceNumber. Request specified {kind} and {what} \
+         StartingSequenceNumber."
+    ))
 }
 
 pub(crate) fn get_shard_iterator(
@@ -105,8 +113,14 @@ pub(crate) fn get_shard_iterator(
         timestamp: request.timestamp,
     };
     start.check("shardIteratorType", "startingSequenceNumber")?;
-    let reader = engine.reader(&stream, &shard_id)?;
+    let reader = engine.reader_of_shard(&stream, &shard_id)?;
+    if matches!(kind.as_str(), "TRIM_HORIZON" | "LATEST") && start.sequence.is_some() {
+        return Err(mismatch(&kind, "also a"));
+    }
     let position = reader.position(start.parse(&reader)?)?;
+    if request.dry_run == Some(true) {
+        return Err(Error::DryRun);
+    }
     Ok(GetShardIteratorAnswer { shard_iterator: iterator::issue(&reader, position, engine.now_ms()) })
 }
 
@@ -117,6 +131,7 @@ pub(crate) struct GetRecordsRequest {
     limit: Option<i64>,
     #[serde(rename = "StreamARN")]
     stream_arn: Option<String>,
+    dry_run: Option<bool>,
 }
 
 #[derive(Debug, Serialize)]
@@ -155,21 +170,29 @@ impl RecordOut {
 
 pub(crate) fn get_records(engine: &Engine, request: GetRecordsRequest) -> Result<GetRecordsAnswer, Error> {
     let token = require(request.shard_iterator, "shardIterator")?;
-    let defaults = ReadLimits::default();
-    let limit = request.limit.unwrap_or(10_000);
+    let most = match engine.settings().request_limits {
+        Some(limits) => ReadLimits { records: limits.get_records, bytes: limits.get_bytes },
+        None => ReadLimits { records: usize::MAX, bytes: usize::MAX },
+    };
+    let most_records = i64::try_from(most.records).unwrap_or(i64::MAX);
+    let limit = request.limit.unwrap_or(most_records);
     let mut check = Check::default();
-    check.range(limit, "limit", 1, 10_000);
+    check.range(limit, "limit", 1, most_records);
     check.done()?;
     let (reader, position) = iterator::redeem(engine, &token)?;
     if let Some(arn) = &request.stream_arn
         && super::super::arn::stream_of_arn(arn)? != reader.stream.name()
     {
+        // API_GetRecords: InvalidArgumentException. Words: ours.
         return Err(Error::InvalidArgument(format!(
             "StreamARN {arn} does not match the stream of the ShardIterator, {}.",
             reader.stream.name()
         )));
     }
-    let limits = ReadLimits { records: usize::try_from(limit).unwrap_or(defaults.records), ..defaults };
+    if request.dry_run == Some(true) {
+        return Err(Error::DryRun);
+    }
+    let limits = ReadLimits { records: usize::try_from(limit).unwrap_or(most.records), ..most };
     if let Some(rate) = engine.settings().read_limits
         && !reader.shard.admit_read(rate, engine.now_ms())
     {

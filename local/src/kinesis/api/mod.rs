@@ -94,6 +94,7 @@ pub(crate) fn dispatch(
         "UpdateStreamWarmThroughput" => call.answer(capacity::update_warm_throughput),
         "UpdateAccountSettings" => call.answer(capacity::update_account),
         "DescribeAccountSettings" => call.answer(capacity::describe_account),
+        // Seen: kinesalite's tests of connections, without words, as for the body that cannot be read. Words: ours.
         other => Err(Error::UnknownOperation(format!("Operation {other} is not known to this Kinesis."))),
     }
 }
@@ -147,6 +148,7 @@ fn stream_name(name: Option<&str>, arn: Option<&str>) -> Result<String, Error> {
             if let Some(arn) = arn
                 && arn::stream_of_arn(arn)? != name
             {
+                // API_DescribeStream: InvalidArgumentException. Words: ours.
                 return Err(Error::InvalidArgument(format!(
                     "StreamName {name} and StreamARN {arn} name two streams."
                 )));
@@ -154,6 +156,7 @@ fn stream_name(name: Option<&str>, arn: Option<&str>) -> Result<String, Error> {
             Ok(name.to_owned())
         }
         (None, Some(arn)) => Ok(arn::stream_of_arn(arn)?.to_owned()),
+        // The description of API_DescribeStream: one of both; InvalidArgumentException. Words: ours.
         (None, None) => {
             Err(Error::InvalidArgument("Either StreamName or StreamARN must be specified.".to_owned()))
         }

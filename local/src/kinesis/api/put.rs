@@ -6,16 +6,12 @@ use serde::{Deserialize, Serialize};
 use super::super::codec::Blob;
 use super::super::hash::parse_hash;
 use super::super::record::PutEntry;
-use super::super::validate::{Check, HASH_DIGITS, is_number};
+use super::super::validate::{Check, HASH_DIGITS, SEQUENCE_DIGITS, is_number};
 use super::super::{Engine, Error, SequenceNumber};
 use super::put_answer::PutRecordsAnswer;
 use super::streams::encryption_type;
 use super::{require, stream_name};
 
-/// Records in one `PutRecords`.
-const MAX_RECORDS: usize = 500;
-/// Payload and partition key bytes in one `PutRecords`, as the service's guide states since records of 10 MiB.
-const MAX_REQUEST_BYTES: usize = 10 << 20;
 /// The largest record that any stream takes.
 const MAX_RECORD_BYTES: usize = 10 << 20;
 
@@ -28,6 +24,8 @@ pub(crate) struct PutRecordRequest {
     data: Option<Blob>,
     partition_key: Option<ByteString>,
     explicit_hash_key: Option<String>,
+    sequence_number_for_ordering: Option<String>,
+    dry_run: Option<bool>,
 }
 
 #[derive(Debug, Serialize)]
@@ -47,8 +45,26 @@ pub(crate) fn put_record(engine: &Engine, request: PutRecordRequest) -> Result<P
     };
     let mut check = Check::default();
     item.check(&mut check, "");
+    // Nothing else follows from it: the numbers of a shard grow with every put.
+    if let Some(number) = &request.sequence_number_for_ordering {
+        check.number(number, "sequenceNumberForOrdering", SEQUENCE_DIGITS);
+    }
     check.done()?;
-    let put = engine.put(&stream, item.into_entry()?)?;
+    if let Some(number) = &request.sequence_number_for_ordering
+        && number.parse::<SequenceNumber>().is_err()
+    {
+        // Seen: kinesalite's action of PutRecord.
+        return Err(Error::InvalidArgument(format!(
+            "ExclusiveMinimumSequenceNumber {number} used in PutRecord on stream {stream} under account {} is invalid.",
+            engine.settings().account_id
+        )));
+    }
+    let entry = item.into_entry()?;
+    if request.dry_run == Some(true) {
+        engine.admit(&stream, std::slice::from_ref(&entry))?;
+        return Err(Error::DryRun);
+    }
+    let put = engine.put(&stream, entry)?;
     Ok(PutRecordAnswer {
         shard_id: put.shard_id(),
         sequence_number: put.sequence,
@@ -63,6 +79,7 @@ pub(crate) struct PutRecordsRequest {
     #[serde(rename = "StreamARN")]
     pub(crate) stream_arn: Option<String>,
     pub(crate) records: Option<Vec<Item>>,
+    pub(crate) dry_run: Option<bool>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -76,12 +93,16 @@ pub(crate) struct Item {
 pub(crate) fn put_records(engine: &Engine, request: PutRecordsRequest) -> Result<PutRecordsAnswer, Error> {
     let stream = stream_name(request.stream_name.as_deref(), request.stream_arn.as_deref())?;
     let items = require(request.records, "records")?;
+    let limits = engine.settings().request_limits;
     let mut check = Check::default();
     if items.is_empty() {
         check.violate(&"[]", "records", "Member must have length greater than or equal to 1");
-    } else if items.len() > MAX_RECORDS {
+    } else if let Some(most) = limits.map(|limits| limits.put_records)
+        && items.len() > most
+    {
         let found = format!("{} records", items.len());
-        check.violate(&found, "records", "Member must have length less than or equal to 500");
+        let constraint = format!("Member must have length less than or equal to {most}");
+        check.violate(&found, "records", &constraint);
     }
     for (at, item) in items.iter().enumerate() {
         if item.is_plain() {
@@ -92,11 +113,19 @@ pub(crate) fn put_records(engine: &Engine, request: PutRecordsRequest) -> Result
     check.done()?;
     let entries = items.into_iter().map(Item::into_entry).collect::<Result<Vec<_>, _>>()?;
     let total: usize = entries.iter().map(PutEntry::size).sum();
-    if total > MAX_REQUEST_BYTES {
+    // API_PutRecords: the limit of a request; InvalidArgumentException. Words: ours behind the service's first ones.
+    if let Some(most) = limits.map(|limits| limits.put_bytes)
+        && total > most
+    {
         return Err(Error::InvalidArgument(format!(
-            "Records size exceeds 10 MB limit: the request is {total} bytes with its partition keys; send fewer \
-             records in one call."
+            "Records size exceeds {} MB limit: the request is {total} bytes with its partition keys, the limit {most}; \
+             send fewer records in one call.",
+            most >> 20
         )));
+    }
+    if request.dry_run == Some(true) {
+        engine.admit(&stream, &entries)?;
+        return Err(Error::DryRun);
     }
     Ok(PutRecordsAnswer {
         records: engine.put_batch(&stream, entries)?,
@@ -135,6 +164,7 @@ impl Item {
     fn into_entry(self) -> Result<PutEntry, Error> {
         let explicit_hash_key = match self.explicit_hash_key {
             None => None,
+            // Seen: kinesalite's tests of PutRecord and PutRecords.
             Some(text) => Some(parse_hash(&text).ok_or_else(|| {
                 Error::InvalidArgument(format!(
                     "Invalid ExplicitHashKey. ExplicitHashKey must be in the range: [0, 2^128-1]. Specified value \

@@ -24,6 +24,7 @@ pub(crate) fn split(engine: &Engine, request: SplitRequest) -> Result<(), Error>
     let mut check = Check::default();
     check.number(&hash, "newStartingHashKey", HASH_DIGITS);
     check.done()?;
+    // Words: those for an ExplicitHashKey, which is bounded alike.
     let start = parse_hash(&hash).ok_or_else(|| {
         Error::InvalidArgument(format!(
             "Invalid NewStartingHashKey. NewStartingHashKey must be in the range: [0, 2^128-1]. Specified value was \

@@ -117,6 +117,7 @@ pub(crate) fn list_shards(engine: &Engine, request: ListShardsRequest) -> Result
         None => begin(engine, request)?,
     };
     let stream = engine.stream(&page.stream)?;
+    stream.require_listable(engine.now_ms())?;
     if stream.created_ms() != page.created_ms {
         return Err(stream.not_found());
     }
@@ -140,10 +141,8 @@ pub(crate) fn list_shards(engine: &Engine, request: ListShardsRequest) -> Result
 fn begin(engine: &Engine, request: ListShardsRequest) -> Result<Page, Error> {
     let name = stream_name(request.stream_name.as_deref(), request.stream_arn.as_deref())?;
     let stream = engine.stream(&name)?;
-    if let Some(at) = request.stream_creation_timestamp
-        && at.0.div_euclid(1_000) != stream.created_ms().div_euclid(1_000)
-    {
-        return Err(stream.not_found());
+    if let Some(at) = request.stream_creation_timestamp {
+        stream.require_created(at)?;
     }
     let now_ms = engine.now_ms();
     let mut after = shard_number(request.exclusive_start_shard_id.as_deref(), "exclusiveStartShardId")?;
@@ -156,6 +155,7 @@ fn begin(engine: &Engine, request: ListShardsRequest) -> Result<Page, Error> {
             let mut check = Check::default();
             check.one_of(&kind, "shardFilter.type", &FILTERS);
             check.done()?;
+            // API_ShardFilter: required by these types; InvalidArgumentException. Words: ours.
             let timestamp = || {
                 filter.timestamp.map(|at| at.0).ok_or_else(|| {
                     Error::InvalidArgument(format!(
@@ -190,12 +190,12 @@ fn resume(engine: &Engine, request: &ListShardsRequest, text: &str) -> Result<Pa
         || request.exclusive_start_shard_id.is_some()
         || request.stream_creation_timestamp.is_some()
     {
+        // API_ListShards: none of them beside NextToken. Seen: kinesalite's tests of ListShards.
         return Err(Error::InvalidArgument(
-            "NextToken and StreamName cannot be provided together, nor with ExclusiveStartShardId or \
-             StreamCreationTimestamp."
-                .to_owned(),
+            "NextToken and StreamName cannot be provided together.".to_owned(),
         ));
     }
+    // API_ListShards: InvalidArgumentException, and ExpiredNextTokenException after 300 seconds. Words: ours.
     let page: Page =
         token::open(KIND, text).ok_or_else(|| Error::InvalidArgument("NextToken is invalid.".to_owned()))?;
     if engine.now_ms().saturating_sub(page.issued_ms) > millis(engine.settings().token_lifetime) {
@@ -208,6 +208,7 @@ pub(crate) fn shard_number(id: Option<&str>, field: &str) -> Result<Option<u32>,
     let Some(id) = id else { return Ok(None) };
     match parse_shard_id(id) {
         Some(number) => Ok(Some(number)),
+        // API_ListShards: InvalidArgumentException. Words: ours.
         None => Err(Error::InvalidArgument(format!(
             "{field} {id} is not the name of a shard: shardId-000000000000."
         ))),

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::super::codec::Timestamp;
 use super::super::record::parse_shard_id;
 use super::super::validate::Check;
-use super::super::{CreateStream, Engine, Error, StreamMode, StreamSummary};
+use super::super::{CreateStream, Engine, Error, StreamMode, StreamStatus, StreamSummary};
 use super::shards::{ShardOut, shard_number};
 use super::{capacity, require, stream_name, tags};
 
@@ -67,6 +67,7 @@ pub(crate) struct CreateRequest {
     max_record_size_in_kib: Option<i64>,
     #[serde(rename = "WarmThroughputMiBps")]
     warm_mibps: Option<i64>,
+    record_distribution_strategy: Option<String>,
 }
 
 pub(crate) fn create(engine: &Engine, request: CreateRequest) -> Result<(), Error> {
@@ -79,9 +80,21 @@ pub(crate) fn create(engine: &Engine, request: CreateRequest) -> Result<(), Erro
     if let Some(kib) = request.max_record_size_in_kib {
         check.range(kib, "maxRecordSizeInKiB", 1_024, 10_240);
     }
+    if let Some(strategy) = &request.record_distribution_strategy {
+        check.one_of(strategy, "recordDistributionStrategy", &["AUTO", "USER_PARTITION_KEY"]);
+    }
     check.done()?;
+    // Words: ours; the service has it for on-demand streams.
+    if request.record_distribution_strategy.as_deref() == Some("AUTO") {
+        return Err(Error::InvalidArgument(
+            "This Kinesis has no RecordDistributionStrategy AUTO: leave it out, or set USER_PARTITION_KEY."
+                .to_owned(),
+        ));
+    }
     let mode = request.stream_mode_details.map_or(Ok(StreamMode::Provisioned), |details| details.parse())?;
     let shards = match (mode, request.shard_count) {
+        // API_StreamModeDetails and API_CreateStream: shards are counted of provisioned streams only;
+        // ValidationException. Words: ours.
         (StreamMode::OnDemand, Some(_)) => {
             return Err(Error::Validation(format!(
                 "ShardCount must not be set for stream {name} in ON_DEMAND mode: the service chooses it."
@@ -91,13 +104,14 @@ pub(crate) fn create(engine: &Engine, request: CreateRequest) -> Result<(), Erro
         (StreamMode::Provisioned, count) => u32::try_from(require(count, "shardCount")?).unwrap_or(1),
     };
     if let Some(tags) = &request.tags {
-        tags::check(&name, engine, tags, tags.len())?;
+        tags::check(&format!("stream {name}"), engine, tags, tags.len())?;
     }
     let tags = request.tags.unwrap_or_default();
     let max_record_kib = request.max_record_size_in_kib.and_then(|kib| u32::try_from(kib).ok());
     let warm_mibps = capacity::warm_mibps(request.warm_mibps)?;
     if warm_mibps.is_some() {
         engine.require_commitment()?;
+        // API_CreateStream: of on-demand streams only; ValidationException. Words: ours.
         if mode == StreamMode::Provisioned {
             return Err(Error::Validation(format!(
                 "WarmThroughputMiBps must not be set for stream {name} in PROVISIONED mode: set ShardCount."
@@ -224,7 +238,9 @@ pub(crate) fn describe(engine: &Engine, request: DescribeRequest) -> Result<Desc
     check.done()?;
     let after = shard_number(request.exclusive_start_shard_id.as_deref(), "exclusiveStartShardId")?;
     let stream = engine.describe_stream(&name)?;
-    let mut shards = engine.shards(&name)?;
+    // Seen: kinesalite's tests of CreateStream: no shard is shown before the stream is ACTIVE.
+    let mut shards =
+        if stream.status == StreamStatus::Creating { Vec::new() } else { engine.shards(&name)? };
     shards.retain(|shard| after.is_none_or(|after| parse_shard_id(&shard.shard_id) > Some(after)));
     let limit = usize::try_from(limit).unwrap_or(100);
     Ok(DescribeAnswer {
@@ -341,6 +357,7 @@ impl RetentionRequest {
     fn parse(self, engine: &Engine) -> Result<(StreamSummary, i64), Error> {
         let name = stream_name(self.stream_name.as_deref(), self.stream_arn.as_deref())?;
         let hours = require(self.retention_period_hours, "retentionPeriodHours")?;
+        // Seen: kinesalite's tests of IncreaseStreamRetentionPeriod; the maximum in its words.
         if hours < 24 {
             return Err(Error::InvalidArgument(format!(
                 "Minimum allowed retention period is 24 hours. Requested retention period ({hours} hours) is too \
@@ -359,6 +376,7 @@ impl RetentionRequest {
 
 pub(crate) fn increase_retention(engine: &Engine, request: RetentionRequest) -> Result<(), Error> {
     let (stream, hours) = request.parse(engine)?;
+    // Seen: kinesalite's tests of both operations.
     if hours < stream.retention_hours {
         return Err(Error::InvalidArgument(format!(
             "Requested retention period ({hours} hours) for stream {} can not be shorter than existing retention \
@@ -371,6 +389,7 @@ pub(crate) fn increase_retention(engine: &Engine, request: RetentionRequest) -> 
 
 pub(crate) fn decrease_retention(engine: &Engine, request: RetentionRequest) -> Result<(), Error> {
     let (stream, hours) = request.parse(engine)?;
+    // Seen: kinesalite's tests of DecreaseStreamRetentionPeriod.
     if hours > stream.retention_hours {
         return Err(Error::InvalidArgument(format!(
             "Requested retention period ({hours} hours) for stream {} can not be longer than existing retention \

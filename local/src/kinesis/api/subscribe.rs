@@ -19,6 +19,7 @@ pub(crate) struct SubscribeRequest {
     consumer_arn: Option<String>,
     shard_id: Option<String>,
     starting_position: Option<StartingPosition>,
+    dry_run: Option<bool>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -55,6 +56,7 @@ pub(crate) fn subscribe(
     start.check("startingPosition.type", "startingPosition.sequenceNumber")?;
     let (stream, consumer) = arn::consumer_of_arn(&consumer_arn)?;
     let known = engine.describe_consumer(stream, consumer)?;
+    // API_SubscribeToShard: ResourceNotFoundException. Words: ours.
     if known.arn != consumer_arn {
         return Err(Error::ResourceNotFound(format!(
             "Consumer {consumer_arn} not found: the consumer of that name is {}.",
@@ -64,6 +66,9 @@ pub(crate) fn subscribe(
     let reader = engine.reader(stream, &shard_id)?;
     // Before the claim: a refused request must not end the subscription that runs.
     let position = reader.position(start.parse(&reader)?)?;
+    if request.dry_run == Some(true) {
+        return Err(Error::DryRun);
+    }
     let (reader, claim) = engine.claim(stream, consumer, &shard_id)?;
     let (settings, faults) = (engine.settings().clone(), engine.faults().clone());
     Ok(Subscription { reader, claim, position, codec, settings, shutdown, faults })

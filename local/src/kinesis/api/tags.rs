@@ -12,9 +12,17 @@ use super::{require, stream_name};
 /// Tags on one stream or consumer.
 const MAX_TAGS: usize = 50;
 
-/// Checks tags to add, when the stream or consumer would then have `total`.
+/// Tags that one request may bring: API_TagResource and its like, Map Entries.
+const MAX_TAGS_OF_A_REQUEST: usize = 200;
+
+/// Whether a tag's key or value may have it, as the description of Tags in API_TagResource says.
+fn is_legal(letter: char) -> bool {
+    letter.is_alphanumeric() || letter.is_whitespace() || "_.:/=+-@".contains(letter)
+}
+
+/// Checks tags to add to `what`, which would then have `total` of them.
 pub(crate) fn check(
-    name: &str,
+    what: &str,
     engine: &Engine,
     tags: &BTreeMap<String, String>,
     total: usize,
@@ -22,23 +30,45 @@ pub(crate) fn check(
     let mut check = Check::default();
     if tags.is_empty() {
         check.violate(&"{}", "tags", "Member must have length greater than or equal to 1");
+    } else if tags.len() > MAX_TAGS_OF_A_REQUEST {
+        let count = format!("{} tags", tags.len());
+        check.violate(&count, "tags", "Member must have length less than or equal to 200");
     }
     for (key, value) in tags {
         check.length(key, "tags.key", 1, 128);
         check.length(value, "tags.value", 0, 256);
     }
     check.done()?;
-    // API_AddTagsToStream and API_TagResource: the prefix is the service's own.
+    // API_AddTagsToStream and API_TagResource: the prefix is the service's own; InvalidArgumentException. Words: ours.
     if let Some(key) = tags.keys().find(|key| key.to_ascii_lowercase().starts_with("aws:")) {
         return Err(Error::InvalidArgument(format!(
             "The tag key {key} begins with aws:, which is reserved; choose another."
         )));
     }
+    // The model has no pattern for it. API_Tag allows `%`, API_TagResource does not, and the service is reported to
+    // refuse it in other words than the rest. Seen: kinesalite's action of AddTagsToStream, as the words below.
+    let letters = || tags.iter().flat_map(|(key, value)| key.chars().chain(value.chars()));
+    if letters().any(|letter| letter != '%' && !is_legal(letter)) {
+        return Err(Error::InvalidArgument(
+            "Some tags contain invalid characters. Valid characters: Unicode letters, digits, white space, \
+             _ . / = + - % @ :."
+                .to_owned(),
+        ));
+    }
+    if letters().any(|letter| letter == '%') {
+        return Err(Error::InvalidArgument(format!(
+            "Failed to add tags to {what} under account {} because some tags contained illegal characters. The \
+             allowed characters are Unicode letters, white-spaces, '_',',','/','=','+','-','@',':'.",
+            engine.settings().account_id
+        )));
+    }
+    // Seen: kinesalite's action of AddTagsToStream, with the number of today.
     if total > MAX_TAGS {
         return Err(Error::InvalidArgument(format!(
-            "Failed to add tags to stream {name} under account {} because a given stream cannot have more than \
-             {MAX_TAGS} tags associated with it.",
-            engine.settings().account_id
+            "Failed to add tags to {what} under account {} because a given {} cannot have more than {MAX_TAGS} tags \
+             associated with it.",
+            engine.settings().account_id,
+            what.split(' ').next().unwrap_or(what)
         )));
     }
     Ok(())
@@ -47,19 +77,24 @@ pub(crate) fn check(
 fn add(engine: &Engine, to: &Resource, tags: BTreeMap<String, String>) -> Result<(), Error> {
     engine.attach(&to.stream, to.consumer.as_deref(), |attached| {
         let more = tags.keys().filter(|key| !attached.tags.contains_key(*key)).count();
-        check(&to.stream, engine, &tags, attached.tags.len() + more)?;
+        check(&to.shown(), engine, &tags, attached.tags.len() + more)?;
         attached.tags.extend(tags);
         Ok(())
     })
 }
 
 fn remove(engine: &Engine, from: &Resource, keys: &[String]) -> Result<(), Error> {
-    if keys.is_empty() || keys.len() > MAX_TAGS {
-        let mut check = Check::default();
-        let found = format!("{} keys", keys.len());
-        check.violate(&found, "tagKeys", "Member must have length from 1 to 50");
-        check.done()?;
+    let mut check = Check::default();
+    if keys.is_empty() {
+        check.violate(&"[]", "tagKeys", "Member must have length greater than or equal to 1");
+    } else if keys.len() > MAX_TAGS {
+        let count = format!("{} keys", keys.len());
+        check.violate(&count, "tagKeys", "Member must have length less than or equal to 50");
     }
+    for key in keys {
+        check.length(key, "tagKeys.member", 1, 128);
+    }
+    check.done()?;
     engine.attach(&from.stream, from.consumer.as_deref(), |attached| {
         attached.tags.retain(|key, _| !keys.contains(key));
         Ok(())
@@ -89,6 +124,14 @@ impl Resource {
     fn stream(name: String) -> Self {
         Self { arn: String::new(), stream: name, consumer: None }
     }
+
+    /// As errors call it.
+    fn shown(&self) -> String {
+        match &self.consumer {
+            Some(name) => format!("consumer {name} of stream {}", self.stream),
+            None => format!("stream {}", self.stream),
+        }
+    }
 }
 
 /// What a `ResourceARN` names, which must exist.
@@ -102,7 +145,7 @@ pub(crate) fn resource(engine: &Engine, arn: Option<String>) -> Result<Resource,
     let (stream, consumer) = arn::consumer_of_arn(&arn)?;
     let known = engine.describe_consumer(stream, consumer)?;
     if known.arn != arn {
-        // The time in an ARN tells a consumer from an earlier one of the same name.
+        // API_TagResource: ResourceNotFoundException. Words: ours. The time in an ARN tells a consumer from an earlier one of the same name.
         return Err(Error::ResourceNotFound(format!(
             "Consumer {arn} not found: the consumer of that name is {}.",
             known.arn
