@@ -24,14 +24,18 @@ OUT = TARGET / "bench"
 SCALE = float(os.environ.get("HEADWORKS_BENCH_SCALE", "1"))
 VENV = Path(os.environ.get("HEADWORKS_VENV", TARGET / "venv"))
 
-# Crate and bench target of each part.
+# The bench targets of each part.
 RUST = {
-    "gateway": [("headworks-tests", "gateway"), ("headworks-writer", "writer")],
-    "router": [("headworks-router", "router")],
-    "consumer": [("headworks-consumer", "consumer"), ("headworks-consumer", "idle_cost")],
+    "gateway": ["gateway", "writer"],
+    "router": ["router"],
+    "consumer": ["consumer", "idle_cost"],
     "python": [],
-    "local": [("headworks-local", "kinesis")],
+    "local": ["kinesis"],
 }
+# What is measured as a process of its own, or measures.
+PROGRAMS = ["headworks-gateway", "bootstrap", "null-sink", "count", "with-pipeline"]
+# Always the same packages: another choice would resolve features anew and compile dependencies a second time.
+WORKSPACE = ["--workspace", "--exclude", "headworks-python"]
 
 
 def say(text: str) -> None:
@@ -50,9 +54,9 @@ def machine() -> dict:
     }
 
 
-def cargo(crate: str, bench: str) -> list[dict]:
-    say(f"{crate}, {bench}")
-    command = ["cargo", "bench", "--quiet", "-p", crate, "--bench", bench]
+def cargo(bench: str) -> list[dict]:
+    say(bench)
+    command = ["cargo", "bench", "--quiet", *WORKSPACE, "--bench", bench]
     ran = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, check=True)
     return [json.loads(line) for line in ran.stdout.splitlines() if line.startswith("{")]
 
@@ -61,9 +65,9 @@ def program(name: str) -> str:
     return str(TARGET / "release" / name)
 
 
-def bench_program(crate: str, bench: str) -> str:
+def bench_program(bench: str) -> str:
     """The program of a bench target, for those that are also peers."""
-    command = ["cargo", "bench", "--quiet", "-p", crate, "--bench", bench, "--no-run", "--message-format=json"]
+    command = ["cargo", "bench", "--quiet", *WORKSPACE, "--bench", bench, "--no-run", "--message-format=json"]
     ran = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, check=True)
     messages = (json.loads(line) for line in ran.stdout.splitlines())
     return next(m["executable"] for m in messages if m.get("executable") and m["target"]["name"] == bench)
@@ -99,7 +103,7 @@ def peer(name: str, command: Callable[[int], list[str]], records: int) -> tuple[
 
 def gateway_peers(figures: list[dict]) -> list[dict]:
     """The same records into the same sink, written by others."""
-    plain_sdk = bench_program("headworks-tests", "gateway")
+    plain_sdk = bench_program("gateway")
     python = str(VENV / "bin" / "python")
     kpl = kpl_load()
     found = []
@@ -129,7 +133,7 @@ def router_peers(figures: list[dict]) -> list[dict]:
     """The same event routed two ways by Lambda handlers written the usual way, into the same kind of sink."""
     case, event = "two-way", OUT / "event.json"
     made = subprocess.run(
-        [bench_program("headworks-router", "router"), "event", case, str(event)],
+        [bench_program("router"), "event", case, str(event)],
         stdout=subprocess.PIPE, text=True, check=True,
     )
     records = int(made.stdout.split()[0])
@@ -162,7 +166,7 @@ def router_peers(figures: list[dict]) -> list[dict]:
     return found
 
 
-def consumer_peers(figures: list[dict]) -> list[dict]:
+def consumer_peers() -> list[dict]:
     """The same aggregates on the same embedded stream, read by others and by ours through sockets."""
     classpath = java_classpath()
     command = [
@@ -184,6 +188,17 @@ def consumer_peers(figures: list[dict]) -> list[dict]:
                 "against": peer["peer"], "against_value": peer[metric], "ratio": mine[metric] / peer[metric],
             })
     return found
+
+
+def python_figures() -> list[dict]:
+    """The wheel, as it is published, beside what Python has."""
+    built = subprocess.run([str(ROOT / "bindings/python/build.sh"), "--release"], stdout=subprocess.PIPE, text=True, check=True)
+    command = [
+        program("with-pipeline"), str(VENV / "bin" / "python"), str(ROOT / "bindings/python/benches/consume.py"),
+        str(int(200_000 * SCALE)), built.stdout.strip(),
+    ]
+    ran = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
+    return [json.loads(line) for line in ran.stdout.splitlines() if line.startswith("{")]
 
 
 def java_classpath() -> str | None:
@@ -259,13 +274,15 @@ def write_page(figures: list[dict], machines: dict[str, dict]) -> None:
 
 
 def run(part: str) -> list[dict]:
-    figures = [figure for crate, bench in RUST[part] for figure in cargo(crate, bench)]
+    figures = [figure for bench in RUST[part] for figure in cargo(bench)]
     if part == "gateway":
         figures += gateway_peers(figures)
     if part == "router":
         figures += router_peers(figures)
     if part == "consumer":
-        figures += consumer_peers(figures)
+        figures += consumer_peers()
+    if part == "python":
+        figures += python_figures()
     return figures
 
 
@@ -277,7 +294,8 @@ def main(wanted: str | None) -> None:
     figures = json.loads(results.read_text()) if results.exists() else []
     machines = json.loads(machines_file.read_text()) if machines_file.exists() else {}
     say("building the programs (release)")
-    subprocess.run(["cargo", "build", "--quiet", "--release", "--workspace", "--exclude", "headworks-python", "--bins"], cwd=ROOT, check=True)
+    programs = [argument for name in PROGRAMS for argument in ("--bin", name)]
+    subprocess.run(["cargo", "build", "--quiet", "--release", *WORKSPACE, *programs], cwd=ROOT, check=True)
     for part in [wanted] if wanted else RUST:
         begin = time.monotonic()
         fresh = run(part)

@@ -5,23 +5,28 @@
 
 use std::net::TcpListener;
 use std::process::Stdio;
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
 use aws_sdk_kinesis::config::{BehaviorVersion, Credentials, Region};
 use aws_sdk_kinesis::primitives::Blob;
 use aws_sdk_kinesis::types::PutRecordsRequestEntry;
+use base64::Engine as _;
 use futures_util::StreamExt as _;
 use futures_util::stream::FuturesUnordered;
 use headworks_producer::{Producer, Record};
 use headworks_tests::figure::Figure;
 use headworks_tests::{floor::Floor, process, program};
 use serde_json::Value;
-use tokio::io::{AsyncBufReadExt as _, BufReader};
+use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
+use tokio::net::TcpStream;
 use tokio::process::{Child, Command};
 use tokio::time::{Instant, MissedTickBehavior};
 
 const PART: &str = "gateway";
+/// Where spans would go. Nothing is sampled, so nobody need listen (the discard port).
+const NOBODY: u16 = 9;
 
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
@@ -37,59 +42,82 @@ async fn main() -> anyhow::Result<()> {
     }
     let scale: f64 = std::env::var("HEADWORKS_BENCH_SCALE").map_or(Ok(1.0), |scale| scale.parse())?;
     let floor = Floor::measure();
+    sink_ceiling(Duration::from_secs_f64(3.0 * scale)).await?;
     for (case, bytes, records) in [("200B", 200, 2_000_000.0), ("1KB", 1024, 600_000.0)] {
         full_rate(&floor, case, bytes, (records * scale) as u64).await?;
+    }
+    for gateways in [1, 2] {
+        shards_full_rate(gateways, Duration::from_secs_f64(10.0 * scale)).await?;
     }
     half_load(200, Duration::from_secs_f64(10.0 * scale)).await
 }
 
-/// A gateway with default settings before a sink of four shards.
+/// A sink of four shards, and its address.
+async fn start_sink() -> anyhow::Result<(Child, String)> {
+    let mut sink = Command::new(program("null-sink")?)
+        .arg("4")
+        .stdout(Stdio::piped())
+        .kill_on_drop(true)
+        .spawn()
+        .context("null-sink")?;
+    let mut line = String::new();
+    let stdout = sink.stdout.take().context("the sink has no stdout")?;
+    BufReader::new(stdout).read_line(&mut line).await?;
+    let addresses: Value = serde_json::from_str(&line).context("the sink's addresses")?;
+    let address = addresses["plain"].as_str().context("the sink's address")?.to_owned();
+    Ok((sink, address))
+}
+
+/// Gateways with default settings, and tracing that samples nothing, before a sink of four shards.
 struct Rig {
     sink: Child,
     counts: String,
-    gateway: Child,
-    endpoint: String,
+    gateways: Vec<Child>,
+    endpoints: Vec<String>,
 }
 
 impl Rig {
-    async fn start(writer: &str) -> anyhow::Result<Self> {
-        let mut sink = Command::new(program("null-sink")?)
-            .arg("4")
-            .stdout(Stdio::piped())
-            .kill_on_drop(true)
-            .spawn()
-            .context("null-sink")?;
-        let mut line = String::new();
-        let stdout = sink.stdout.take().context("the sink has no stdout")?;
-        BufReader::new(stdout).read_line(&mut line).await?;
-        let addresses: Value = serde_json::from_str(&line).context("the sink's addresses")?;
-        let counts = addresses["plain"].as_str().context("the sink's address")?.to_owned();
+    async fn start(writer: &str, gateways: usize) -> anyhow::Result<Self> {
+        let (sink, counts) = start_sink().await?;
+        let mut rig = Self { sink, counts, gateways: Vec::new(), endpoints: Vec::new() };
+        for _ in 0..gateways {
+            rig.start_gateway(writer)?;
+        }
+        Ok(rig)
+    }
+
+    fn start_gateway(&mut self, writer: &str) -> anyhow::Result<()> {
         let port = TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
         let gateway = Command::new(program("headworks-gateway")?)
             .env("HEADWORKS_GATEWAY_LISTEN", format!("127.0.0.1:{port}"))
             .env("HEADWORKS_GATEWAY_STREAMS", format!(r#"[{{ name = "null", writer = {{ {writer} }} }}]"#))
-            .env("HEADWORKS_GATEWAY_KINESIS_ENDPOINT", &counts)
+            .env("HEADWORKS_GATEWAY_KINESIS_ENDPOINT", &self.counts)
             .env("AWS_REGION", "us-east-1")
             .env("AWS_ACCESS_KEY_ID", "bench")
             .env("AWS_SECRET_ACCESS_KEY", "bench")
+            .env("OTEL_EXPORTER_OTLP_ENDPOINT", format!("http://127.0.0.1:{NOBODY}"))
+            .env("OTEL_TRACES_SAMPLER", "parentbased_traceidratio")
+            .env("OTEL_TRACES_SAMPLER_ARG", "0")
             .kill_on_drop(true)
             .spawn()
             .context("headworks-gateway")?;
-        Ok(Self { sink, counts, gateway, endpoint: format!("http://127.0.0.1:{port}") })
+        self.gateways.push(gateway);
+        self.endpoints.push(format!("http://127.0.0.1:{port}"));
+        Ok(())
     }
 
     async fn producer(&self) -> anyhow::Result<Producer> {
-        Ok(Producer::builder().endpoint(&self.endpoint).stream("null").connect().await?)
+        Ok(Producer::builder().endpoints(&self.endpoints).stream("null").connect().await?)
     }
 
+    /// The process of the only gateway, or of the first.
     fn gateway_pid(&self) -> anyhow::Result<u32> {
-        self.gateway.id().context("the gateway has ended")
+        self.gateways.first().and_then(Child::id).context("the gateway has ended")
     }
 
     async fn counts(&self) -> anyhow::Result<Counts> {
         let address = self.counts.trim_start_matches("http://");
-        let mut stream = tokio::net::TcpStream::connect(address).await?;
-        use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+        let mut stream = TcpStream::connect(address).await?;
         stream.write_all(b"GET /counts HTTP/1.1\r\nhost: sink\r\nconnection: close\r\n\r\n").await?;
         let mut answer = String::new();
         stream.read_to_string(&mut answer).await?;
@@ -99,7 +127,9 @@ impl Rig {
 
     async fn stop(mut self) -> anyhow::Result<()> {
         // Nothing is unanswered by now.
-        self.gateway.kill().await?;
+        for mut gateway in self.gateways {
+            gateway.kill().await?;
+        }
         self.sink.kill().await?;
         Ok(())
     }
@@ -122,7 +152,7 @@ fn record(number: u64, bytes: usize) -> anyhow::Result<Record> {
 
 /// As fast as it goes.
 async fn full_rate(floor: &Floor, case: &str, bytes: usize, records: u64) -> anyhow::Result<()> {
-    let rig = Rig::start("").await?;
+    let rig = Rig::start("", 1).await?;
     let producer = rig.producer().await?;
     // Connections, shard map and allocator are warm before anything counts.
     send(&producer, bytes, 20_000).await?;
@@ -143,6 +173,7 @@ async fn full_rate(floor: &Floor, case: &str, bytes: usize, records: u64) -> any
     figure("records_per_s_per_core", 1e9 / ns, "1/s").against("floor", 1e9 / least).print();
     figure("records_per_s", n / taken.as_secs_f64(), "1/s").print();
     figure("rss_mib", process::peak_rss_mib(pid)?, "MiB").print();
+    figure("mib_per_s", data as f64 / taken.as_secs_f64() / 1024.0 / 1024.0, "MiB/s").print();
     let one = record(0, bytes)?;
     let user = n * one.user_bytes() as f64;
     figure("bytes_ratio", data as f64 / user, "").print();
@@ -150,6 +181,59 @@ async fn full_rate(floor: &Floor, case: &str, bytes: usize, records: u64) -> any
     figure("unit_fill", data as f64 / units, "").print();
     figure("kinesis_records_per_call", (after.records - before.records) as f64 / calls as f64, "").print();
     rig.stop().await
+}
+
+/// What the sink takes by itself: bodies as full as the gateway's, made beforehand, over plain sockets.
+async fn sink_ceiling(length: Duration) -> anyhow::Result<()> {
+    const AGGREGATE: usize = 100 * 1024;
+    const AGGREGATES: usize = 10;
+    const CONNECTIONS: usize = 4;
+    let (mut sink, address) = start_sink().await?;
+    let host = address.trim_start_matches("http://").to_owned();
+    let data = base64::engine::general_purpose::STANDARD.encode(vec![b'x'; AGGREGATE]);
+    let entry = serde_json::json!({ "Data": data, "PartitionKey": "0", "ExplicitHashKey": "1" });
+    let body = serde_json::json!({ "StreamName": "null", "Records": vec![entry; AGGREGATES] }).to_string();
+    let request: Arc<str> = format!(
+        "POST / HTTP/1.1\r\nhost: sink\r\nx-amz-target: Kinesis_20131202.PutRecords\r\ncontent-length: {}\r\n\r\n{body}",
+        body.len()
+    )
+    .into();
+    let until = Instant::now() + length;
+    let connections = (0..CONNECTIONS).map(|_| {
+        let (host, request) = (host.clone(), Arc::clone(&request));
+        tokio::spawn(async move {
+            let mut stream = BufReader::new(TcpStream::connect(host).await?);
+            let mut calls = 0_u64;
+            while Instant::now() < until {
+                stream.write_all(request.as_bytes()).await?;
+                let mut left = 0;
+                loop {
+                    let mut line = String::new();
+                    ensure!(stream.read_line(&mut line).await? > 0, "the sink hung up");
+                    let line = line.trim_end().to_ascii_lowercase();
+                    if line.is_empty() {
+                        break;
+                    }
+                    if let Some(length) = line.strip_prefix("content-length:") {
+                        left = length.trim().parse()?;
+                    }
+                }
+                stream.read_exact(&mut vec![0; left]).await?;
+                calls += 1;
+            }
+            anyhow::Ok(calls)
+        })
+    });
+    let (begin, mut calls) = (Instant::now(), 0);
+    for connection in connections.collect::<Vec<_>>() {
+        calls += connection.await??;
+    }
+    let bytes = (calls * (AGGREGATE * AGGREGATES) as u64) as f64;
+    let per_s = bytes / begin.elapsed().as_secs_f64();
+    let case = "the sink alone, raw client in the same cores";
+    Figure::new(PART, case, "mib_per_s", per_s / 1024.0 / 1024.0, "MiB/s").print();
+    sink.kill().await?;
+    Ok(())
 }
 
 /// Sends records without waiting for answers, then waits for all of them.
@@ -164,10 +248,43 @@ async fn send(producer: &Producer, bytes: usize, records: u64) -> anyhow::Result
     Ok(())
 }
 
+/// 1 KB records at what four provisioned shards take, 1 MiB/s each: how full the billed units are.
+async fn shards_full_rate(gateways: usize, length: Duration) -> anyhow::Result<()> {
+    const BYTES: usize = 1024;
+    const SHARDS: f64 = 4.0;
+    let rig = Rig::start("", gateways).await?;
+    let producer = rig.producer().await?;
+    let user_bytes = record(0, BYTES)?.user_bytes() as f64;
+    let per_tick = SHARDS * (1 << 20) as f64 / user_bytes / 1000.0;
+    send(&producer, BYTES, 4_000).await?;
+    let before = rig.counts().await?;
+    let mut ticks = tokio::time::interval(Duration::from_millis(1));
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Burst);
+    let count = length.as_millis() as u64;
+    let mut sent = 0_u64;
+    for tick in 1..=count {
+        ticks.tick().await;
+        while (sent as f64) < tick as f64 * per_tick {
+            drop(producer.send(record(sent, BYTES)?).await);
+            sent += 1;
+        }
+    }
+    producer.flush().await;
+    let after = rig.counts().await?;
+    let plural = if gateways == 1 { "gateway" } else { "gateways" };
+    let case =
+        format!("1KB at four shards' full rate, {gateways} {plural}, default linger (10 ms, fill 50 ms)");
+    let data = (after.data_bytes - before.data_bytes) as f64;
+    let units = (after.put_units - before.put_units) as f64 * 25.0 * 1024.0;
+    Figure::new(PART, &case, "unit_fill", data / units, "").print();
+    Figure::new(PART, &case, "bytes_ratio", data / (sent as f64 * user_bytes), "").print();
+    rig.stop().await
+}
+
 /// At a rate that leaves half the machine idle: how long a record takes from its due time to its answer.
 async fn half_load(bytes: usize, length: Duration) -> anyhow::Result<()> {
     const LINGER_MS: u64 = 1;
-    let rig = Rig::start(&format!("linger_ms = {LINGER_MS}")).await?;
+    let rig = Rig::start(&format!("linger_ms = {LINGER_MS}"), 1).await?;
     let producer = rig.producer().await?;
     let begin = Instant::now();
     send(&producer, bytes, 200_000).await?;

@@ -30,7 +30,10 @@ def main(endpoint: str, records: int, size: int, stream: str = "null") -> None:
         if aggregate is None:
             return
         key, explicit_hash_key, data = aggregate.get_contents()
-        waiting.append({"PartitionKey": key, "ExplicitHashKey": explicit_hash_key, "Data": data})
+        entry = {"PartitionKey": key, "Data": data}
+        if explicit_hash_key is not None:
+            entry["ExplicitHashKey"] = explicit_hash_key
+        waiting.append(entry)
         # As large as our own calls are by default: 5 MiB.
         if sum(len(entry["Data"]) for entry in waiting) > 4 << 20:
             put()
