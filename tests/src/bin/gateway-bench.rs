@@ -1,5 +1,7 @@
 //! The gateway as a process of its own, between a load from this process and a sink that keeps nothing.
 //!
+//! A program and no bench target: for one of those, Cargo would link every program of the package first.
+//!
 //! CPU time and memory are the kernel's figures of the gateway's process. Load, gateway and sink share the
 //! machine's cores, so times are told only where the load leaves them idle.
 
@@ -16,6 +18,7 @@ use base64::Engine as _;
 use futures_util::StreamExt as _;
 use futures_util::stream::FuturesUnordered;
 use headworks_producer::{Producer, Record};
+use headworks_telemetry::{Minter, Sampler};
 use headworks_tests::figure::Figure;
 use headworks_tests::{floor::Floor, process, program};
 use serde_json::Value;
@@ -30,15 +33,13 @@ const NOBODY: u16 = 9;
 
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
-    // Cargo hands over `--bench`.
-    let arguments: Vec<String> =
-        std::env::args().skip(1).filter(|argument| !argument.starts_with("--")).collect();
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
     match arguments.as_slice() {
         [] => {}
         [peer, endpoint, records, bytes] if peer == "plain-sdk" => {
             return plain_sdk(endpoint, records.parse()?, bytes.parse()?).await;
         }
-        _ => anyhow::bail!("usage: gateway [plain-sdk ENDPOINT RECORDS BYTES]"),
+        _ => anyhow::bail!("usage: gateway-bench [plain-sdk ENDPOINT RECORDS BYTES]"),
     }
     let scale: f64 = std::env::var("HEADWORKS_BENCH_SCALE").map_or(Ok(1.0), |scale| scale.parse())?;
     let floor = Floor::measure();
@@ -46,8 +47,8 @@ async fn main() -> anyhow::Result<()> {
     for (case, bytes, records) in [("200B", 200, 2_000_000.0), ("1KB", 1024, 600_000.0)] {
         full_rate(&floor, case, bytes, (records * scale) as u64).await?;
     }
-    for gateways in [1, 2] {
-        shards_full_rate(gateways, Duration::from_secs_f64(10.0 * scale)).await?;
+    for (gateways, fill_ms) in [(1, 50), (1, 100), (2, 100)] {
+        shards_full_rate(gateways, fill_ms, Duration::from_secs_f64(10.0 * scale)).await?;
     }
     half_load(200, Duration::from_secs_f64(10.0 * scale)).await
 }
@@ -107,7 +108,9 @@ impl Rig {
     }
 
     async fn producer(&self) -> anyhow::Result<Producer> {
-        Ok(Producer::builder().endpoints(&self.endpoints).stream("null").connect().await?)
+        // The producer decides what is sampled, and the gateway follows.
+        let minter = Minter::new(Sampler::never());
+        Ok(Producer::builder().endpoints(&self.endpoints).stream("null").minter(minter).connect().await?)
     }
 
     /// The process of the only gateway, or of the first.
@@ -249,10 +252,10 @@ async fn send(producer: &Producer, bytes: usize, records: u64) -> anyhow::Result
 }
 
 /// 1 KB records at what four provisioned shards take, 1 MiB/s each: how full the billed units are.
-async fn shards_full_rate(gateways: usize, length: Duration) -> anyhow::Result<()> {
+async fn shards_full_rate(gateways: usize, fill_ms: u64, length: Duration) -> anyhow::Result<()> {
     const BYTES: usize = 1024;
     const SHARDS: f64 = 4.0;
-    let rig = Rig::start("", gateways).await?;
+    let rig = Rig::start(&format!("fill_ms = {fill_ms}"), gateways).await?;
     let producer = rig.producer().await?;
     let user_bytes = record(0, BYTES)?.user_bytes() as f64;
     let per_tick = SHARDS * (1 << 20) as f64 / user_bytes / 1000.0;
@@ -272,8 +275,7 @@ async fn shards_full_rate(gateways: usize, length: Duration) -> anyhow::Result<(
     producer.flush().await;
     let after = rig.counts().await?;
     let plural = if gateways == 1 { "gateway" } else { "gateways" };
-    let case =
-        format!("1KB at four shards' full rate, {gateways} {plural}, default linger (10 ms, fill 50 ms)");
+    let case = format!("1KB at four shards' full rate, {gateways} {plural}, fill {fill_ms} ms");
     let data = (after.data_bytes - before.data_bytes) as f64;
     let units = (after.put_units - before.put_units) as f64 * 25.0 * 1024.0;
     Figure::new(PART, &case, "unit_fill", data / units, "").print();
@@ -284,7 +286,7 @@ async fn shards_full_rate(gateways: usize, length: Duration) -> anyhow::Result<(
 /// At a rate that leaves half the machine idle: how long a record takes from its due time to its answer.
 async fn half_load(bytes: usize, length: Duration) -> anyhow::Result<()> {
     const LINGER_MS: u64 = 1;
-    let rig = Rig::start(&format!("linger_ms = {LINGER_MS}"), 1).await?;
+    let rig = Rig::start(&format!("linger_ms = {LINGER_MS}, fill_ms = 0"), 1).await?;
     let producer = rig.producer().await?;
     let begin = Instant::now();
     send(&producer, bytes, 200_000).await?;
@@ -293,7 +295,7 @@ async fn half_load(bytes: usize, length: Duration) -> anyhow::Result<()> {
 
     let mut ticks = tokio::time::interval(Duration::from_millis(1));
     ticks.set_missed_tick_behavior(MissedTickBehavior::Burst);
-    let (begin, mut number) = (Instant::now(), 0);
+    let (begin, mut number, mut timed) = (Instant::now(), 0, 0);
     let mut waiting = FuturesUnordered::new();
     let mut taken = Vec::new();
     while begin.elapsed() < length {
@@ -301,11 +303,12 @@ async fn half_load(bytes: usize, length: Duration) -> anyhow::Result<()> {
             biased;
             Some(answered) = waiting.next(), if !waiting.is_empty() => taken.push(answered?),
             due = ticks.tick() => {
+                timed = (timed + 1) % per_tick;
                 for i in 0..per_tick {
                     let ticket = producer.send(record(number, bytes)?).await;
                     number += 1;
                     // One of a tick's records tells for all; a clock for each would be load of its own.
-                    if i == number % per_tick {
+                    if i == timed {
                         waiting.push(async move { ticket.await.map(|_| due.elapsed()) });
                     }
                 }
@@ -317,7 +320,8 @@ async fn half_load(bytes: usize, length: Duration) -> anyhow::Result<()> {
     }
     taken.sort();
     ensure!(taken.len() > 100, "only {} records were timed", taken.len());
-    let case = format!("200B half load, {:.0}/s, linger {LINGER_MS} ms", per_tick as f64 * 1000.0);
+    let case =
+        format!("200B half load, {:.0}/s, linger {LINGER_MS} ms and no fill", per_tick as f64 * 1000.0);
     for (metric, share) in [("p50_ms", 0.5), ("p99_ms", 0.99), ("p99_9_ms", 0.999)] {
         let at = ((taken.len() - 1) as f64 * share) as usize;
         Figure::new(PART, &case, metric, taken[at].as_secs_f64() * 1000.0, "ms").print();
