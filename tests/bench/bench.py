@@ -241,7 +241,7 @@ def shown(figure: dict) -> str:
     def number(value: float | None) -> str:
         if value is None:
             return ""
-        return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
+        return f"{value:,.0f}" if abs(value) >= 999.5 else f"{value:.3g}"
 
     ratio = f"{figure['ratio']:.2f}" if figure["ratio"] is not None else ""
     against = f"{figure['against']}: {number(figure['against_value'])}" if figure["against"] else ""
