@@ -14,20 +14,12 @@ from pathlib import Path
 
 import boto3
 
+from bench import usage
+
 HERE = Path(__file__).resolve().parent
 KINESIS, DYNAMODB = os.environ["HEADWORKS_TEST_KINESIS"], os.environ["HEADWORKS_TEST_DYNAMODB"]
 PROGRAMS = Path(os.environ["HEADWORKS_BENCH_PROGRAMS"])
 os.environ["AWS_ENDPOINT_URL_KINESIS"], os.environ["AWS_ENDPOINT_URL_DYNAMODB"] = KINESIS, DYNAMODB
-
-
-def usage(command: list[str]) -> tuple[float, float]:
-    """CPU seconds and peak MiB of a command."""
-    with subprocess.Popen(command, stdout=subprocess.DEVNULL) as process:
-        _, status, used = os.wait4(process.pid, 0)
-        process.returncode = os.waitstatus_to_exitcode(status)
-    if process.returncode:
-        raise SystemExit(f"{' '.join(command)} ended with {process.returncode}")
-    return used.ru_utime + used.ru_stime, used.ru_maxrss / 1024
 
 
 def ours(stream: str, records: int, run: str) -> list[str]:
