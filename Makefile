@@ -37,7 +37,7 @@ test-rust: venv build ## Unit, property, integration and end-to-end tests.
 test-python: venv build wheel ## Golden vectors, a foreign gRPC client, and the wheel, against a running pipeline.
 	$(HEADWORKS_VENV)/bin/python -m pytest -q -p no:cacheprovider tests/python/test_golden.py
 	$(TARGET)/debug/with-pipeline $(HEADWORKS_VENV)/bin/python -m pytest -q -p no:cacheprovider tests/python/test_foreign_client.py
-	$(TARGET)/debug/with-pipeline $(WHEEL_VENV)/bin/python -m pytest -q -p no:cacheprovider tests/python/test_bindings.py
+	$(TARGET)/debug/with-pipeline $(WHEEL_VENV)/bin/python -m pytest -q -p no:cacheprovider tests/python/bindings
 
 test-infra: venv ## The templates: cfn-lint, sam validate and our own rules.
 	infra/check.sh
