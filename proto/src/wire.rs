@@ -119,6 +119,18 @@ fn encode_text(tag: u32, value: &ByteString, buf: &mut impl BufMut) {
     }
 }
 
+/// A decoding error tells in which message and field it is.
+fn placed(
+    merged: Result<(), DecodeError>,
+    message: &'static str,
+    field: &'static str,
+) -> Result<(), DecodeError> {
+    merged.map_err(|mut error| {
+        error.push(message, field);
+        error
+    })
+}
+
 fn text_len(tag: u32, value: &ByteString) -> usize {
     if value.is_empty() { 0 } else { bytes::encoded_len(tag, value.as_bytes()) }
 }
@@ -158,10 +170,7 @@ impl Message for Record {
             }
             _ => return skip_field(wire_type, tag, buf, ctx),
         };
-        merged.map_err(|mut error| {
-            error.push("Record", field);
-            error
-        })
+        placed(merged, "Record", field)
     }
 
     fn encoded_len(&self) -> usize {
@@ -199,10 +208,7 @@ impl Message for Batch {
             2 => (merge_record(wire_type, &mut self.records, buf, ctx), "records"),
             _ => return skip_field(wire_type, tag, buf, ctx),
         };
-        merged.map_err(|mut error| {
-            error.push("Batch", field);
-            error
-        })
+        placed(merged, "Batch", field)
     }
 
     fn encoded_len(&self) -> usize {
@@ -233,10 +239,7 @@ impl Message for Header {
             2 => (merge_text(wire_type, &mut self.value, buf, ctx), "value"),
             _ => return skip_field(wire_type, tag, buf, ctx),
         };
-        merged.map_err(|mut error| {
-            error.push("Header", field);
-            error
-        })
+        placed(merged, "Header", field)
     }
 
     fn encoded_len(&self) -> usize {
