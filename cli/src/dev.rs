@@ -198,6 +198,8 @@ impl Addresses {
             ("AWS_ACCESS_KEY_ID", ACCESS_KEY.to_owned()),
             ("AWS_SECRET_ACCESS_KEY", SECRET_KEY.to_owned()),
             ("OTEL_EXPORTER_OTLP_ENDPOINT", otlp.clone()),
+            // boto3 looks at no other.
+            ("AWS_DEFAULT_REGION", stack.engine().settings().region.clone()),
         ];
         let inbound = pipeline.inbound().to_owned();
         let outbound = pipeline.outbound().to_vec();

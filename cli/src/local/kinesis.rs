@@ -164,9 +164,11 @@ impl Addresses {
         let kinesis = format!("http://{address}");
         let environment = vec![
             ("AWS_ENDPOINT_URL_KINESIS", kinesis.clone()),
-            ("AWS_REGION", region),
+            ("AWS_REGION", region.clone()),
             ("AWS_ACCESS_KEY_ID", ACCESS_KEY.to_owned()),
             ("AWS_SECRET_ACCESS_KEY", SECRET_KEY.to_owned()),
+            // boto3 looks at no other.
+            ("AWS_DEFAULT_REGION", region),
         ];
         let faults = control_port.map(|port| format!("http://127.0.0.1:{port}/faults"));
         Self { kinesis, faults, environment }

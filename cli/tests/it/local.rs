@@ -92,6 +92,8 @@ fn the_lines_are_for_a_shell() {
     assert!(next().starts_with("export AWS_ENDPOINT_URL_KINESIS=http://127.0.0.1:"));
     assert_eq!(next(), "export AWS_REGION=eu-west-1");
     assert_eq!(next(), "export AWS_ACCESS_KEY_ID=test");
+    assert_eq!(next(), "export AWS_SECRET_ACCESS_KEY=test");
+    assert_eq!(next(), "export AWS_DEFAULT_REGION=eu-west-1");
     signal(&child, "TERM");
     finish(child).succeeds();
 }
