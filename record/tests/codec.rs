@@ -7,7 +7,7 @@ use bytes::Bytes;
 use generate::{origin, record, unpack};
 use headworks_record::Record;
 use headworks_record::aggregate::{
-    Aggregate, Builder, DIGEST_LEN, Damage, Decoded, MAGIC, Origin, Unsealed, decode, decode_all,
+    Aggregate, Builder, DIGEST_LEN, Damage, Decoded, MAGIC, Origin, Prepared, Unsealed, decode, decode_all,
 };
 use md5::{Digest, Md5};
 use proptest::collection::vec;
@@ -55,6 +55,31 @@ proptest! {
         let aggregate = unpack(&blob);
         let origins: Vec<Origin> = aggregate.origins().cloned().collect();
         prop_assert_eq!(origins, members.into_iter().map(|(_, o)| o).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn prepared_records_make_the_same_aggregate(
+        members in vec((record(), proptest::option::of(origin())), 0..30), limit in 200..4000_usize,
+    ) {
+        let mut prepared = Prepared::default();
+        members.iter().for_each(|(record, _)| prepared.push(record));
+        prop_assert_eq!(prepared.len(), members.len());
+        let (mut direct, mut copied) = (Builder::new(), Builder::new());
+        for (place, (record, origin)) in members.iter().enumerate() {
+            let (ready, origin) = (prepared.get(place).unwrap(), origin.as_ref());
+            prop_assert_eq!(ready.key(), record.key.as_str());
+            prop_assert_eq!(ready.creation(), record.headers.creation().copied());
+            prop_assert_eq!(ready.explicit_hash_key(), record.explicit_hash_key);
+            prop_assert_eq!(
+                copied.push_ready_within(&ready, origin, limit), direct.push_within(record, origin, limit)
+            );
+            if copied.is_empty() {
+                copied.push_ready(&ready, origin);
+                direct.push_from(record, origin);
+            }
+        }
+        prop_assert_eq!(copied.finish(), direct.finish());
+        prop_assert!(prepared.get(members.len()).is_none());
     }
 
     #[test]

@@ -3,7 +3,7 @@
 //! The SDK's span builder always draws a new span id, but the span of a record's creation must have the id
 //! that travels in the record. So spans are built here and handed to the span processor directly.
 
-use std::borrow::Cow;
+use std::borrow::{Borrow, Cow};
 use std::sync::Arc;
 use std::time::SystemTime;
 
@@ -119,10 +119,10 @@ impl RecordTracer {
     ///
     /// Emitted if at least one of them is sampled, or if the step failed. Beyond the bound of links
     /// their number is kept as an attribute. Returns the ids of the span.
-    pub fn batch<'a>(
+    pub fn batch(
         &self,
         step: Step<'_>,
-        records: impl IntoIterator<Item = &'a Creation>,
+        records: impl IntoIterator<Item: Borrow<Creation>>,
         message_count: usize,
         attributes: impl FnOnce() -> Vec<KeyValue>,
         outcome: Outcome<'_>,
@@ -131,6 +131,7 @@ impl RecordTracer {
         let mut links = Vec::new();
         let mut dropped = 0usize;
         for creation in records {
+            let creation: &Creation = creation.borrow();
             if !creation.is_sampled() {
                 continue;
             }

@@ -49,7 +49,7 @@ impl<'w> Answers<'w> {
         let content = self.batches.content(item);
         if let Some(creation) = content.and_then(|content| content.creation()) {
             let (code, message) = (failure.code(), failure.to_string());
-            self.tracer.failed(creation, names::SEND, self.stream, SystemTime::now(), code, &message);
+            self.tracer.failed(&creation, names::SEND, self.stream, SystemTime::now(), code, &message);
         }
         self.batches.failed(item.batch, item.place, failure);
     }

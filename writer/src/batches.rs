@@ -1,39 +1,16 @@
 //! Batches on their way, from the first of their records to the last answer.
 //!
-//! A batch keeps its records where they were handed over until the whole of it is answered, as it keeps its share of
+//! A batch keeps its records, as they were prepared when they were handed over, until the whole of it is answered, as it keeps its share of
 //! the byte budget. What moves through the lanes are [`Item`]s, which are small and name a place in a batch.
 
 use std::sync::Arc;
 
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
-use crate::content::{Content, Unit};
+use crate::content::{Content, Contents};
 use crate::item::Item;
-use crate::outcome::{Failure, Put};
+use crate::outcome::Failure;
 use crate::outcomes::{Landed, Outcomes};
-
-/// The records of a batch, in their order.
-#[derive(Debug)]
-pub(crate) enum Contents {
-    Records(Vec<Put>),
-    Units(Vec<Unit>),
-}
-
-impl Contents {
-    pub(crate) fn len(&self) -> usize {
-        match self {
-            Contents::Records(puts) => puts.len(),
-            Contents::Units(units) => units.len(),
-        }
-    }
-
-    fn get(&self, place: usize) -> Option<Content<'_>> {
-        match self {
-            Contents::Records(puts) => puts.get(place).map(Content::Record),
-            Contents::Units(units) => units.get(place).map(Unit::content),
-        }
-    }
-}
 
 /// The batches that are not yet answered whole.
 #[derive(Debug, Default)]
@@ -77,6 +54,7 @@ impl Batches {
     }
 
     /// What is to be put for an item; it is there until the item is settled.
+    #[inline]
     pub(crate) fn content(&self, item: &Item) -> Option<Content<'_>> {
         self.slots.get(item.batch as usize)?.as_ref()?.contents.get(item.place as usize)
     }

@@ -16,6 +16,9 @@ use crate::stream::Capacity;
 /// fill. At low rates `linger_ms` seals long before.
 pub const DEFAULT_AGGREGATE_BYTES: usize = 4 * 25 * 1024;
 
+/// However long lanes linger, they wait no longer for each other.
+const MOST_PACE: Duration = Duration::from_millis(5);
+
 /// How a [`Writer`](crate::Writer) groups, sends and retries.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -26,7 +29,8 @@ pub struct Config {
     /// The most bytes of one Kinesis record, its partition key included: the stream's own limit.
     /// Default 1,048,576; 1,024 to 10,485,760.
     pub max_record_bytes: usize,
-    /// How long a busy lane collects records before it sends. An idle lane sends at once.
+    /// How long a busy lane collects records before it sends. An idle lane sends at once. While a call is in flight,
+    /// the next one starts half of this later, or 5 ms, so that lanes share calls.
     /// Default 10 ms; 0 to 10,000.
     pub linger_ms: u64,
     /// How long a lane collects at most that brings a billed unit in this time: 25 KiB on a provisioned stream.
@@ -148,6 +152,11 @@ impl Config {
 
     pub(crate) fn linger(&self) -> Duration {
         Duration::from_millis(self.linger_ms)
+    }
+
+    /// How far apart calls start while others are in flight.
+    pub(crate) fn pace(&self) -> Duration {
+        (self.linger() / 2).min(MOST_PACE)
     }
 
     pub(crate) fn deadline(&self) -> Duration {

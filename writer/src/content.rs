@@ -3,33 +3,54 @@
 use std::sync::Arc;
 
 use headworks_record::Creation;
-use headworks_record::aggregate::{Aggregate, Builder, Member, Origin};
+use headworks_record::aggregate::{Aggregate, Builder, Member, Origin, Prepared, Ready};
 
-use crate::outcome::Put;
-
-/// One of a batch that holds members of encoded aggregates.
+/// The records of a batch, in their order.
 #[derive(Debug)]
-pub(crate) enum Unit {
-    Record(Put),
-    /// The member at this place: its bytes are copied as they are encoded there.
-    Member(Arc<Aggregate>, u32, Option<Arc<Origin>>),
+pub(crate) enum Contents {
+    /// Records that were made here.
+    Records(Prepared),
+    /// Some that come from elsewhere; the records among them are those that were prepared.
+    Units(Prepared, Vec<Unit>),
 }
 
-impl Unit {
-    pub(crate) fn content(&self) -> Content<'_> {
+impl Contents {
+    pub(crate) fn len(&self) -> usize {
         match self {
-            Unit::Record(put) => Content::Record(put),
-            Unit::Member(aggregate, place, origin) => {
-                Content::Member(aggregate, *place as usize, origin.as_deref())
-            }
+            Contents::Records(prepared) => prepared.len(),
+            Contents::Units(_, units) => units.len(),
+        }
+    }
+
+    #[inline]
+    pub(crate) fn get(&self, place: usize) -> Option<Content<'_>> {
+        match self {
+            Contents::Records(prepared) => prepared.get(place).map(|ready| Content::Record(ready, None)),
+            Contents::Units(prepared, units) => match units.get(place)? {
+                Unit::Record(at, origin) => {
+                    prepared.get(*at as usize).map(|ready| Content::Record(ready, origin.as_deref()))
+                }
+                Unit::Member(aggregate, at, origin) => {
+                    Some(Content::Member(aggregate, *at as usize, origin.as_deref()))
+                }
+            },
         }
     }
 }
 
-/// The same where it lies in its batch.
+/// One of a batch that holds some that come from elsewhere.
+#[derive(Debug)]
+pub(crate) enum Unit {
+    /// The record at this place among those that were prepared.
+    Record(u32, Option<Arc<Origin>>),
+    /// The member at this place: its bytes are copied as they are encoded there.
+    Member(Arc<Aggregate>, u32, Option<Arc<Origin>>),
+}
+
+/// One of them, where it lies.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Content<'b> {
-    Record(&'b Put),
+    Record(Ready<'b>, Option<&'b Origin>),
     Member(&'b Arc<Aggregate>, usize, Option<&'b Origin>),
 }
 
@@ -38,16 +59,16 @@ impl<'b> Content<'b> {
         aggregate.member(place)
     }
 
-    pub(crate) fn creation(self) -> Option<&'b Creation> {
+    pub(crate) fn creation(self) -> Option<Creation> {
         match self {
-            Content::Record(put) => put.record.headers.creation(),
-            Content::Member(aggregate, place, _) => Self::member(aggregate, place)?.known_creation(),
+            Content::Record(ready, _) => ready.creation(),
+            Content::Member(aggregate, place, _) => Self::member(aggregate, place)?.known_creation().copied(),
         }
     }
 
     pub(crate) fn key(self) -> &'b str {
         match self {
-            Content::Record(put) => put.record.key.as_str(),
+            Content::Record(ready, _) => ready.key(),
             Content::Member(aggregate, place, _) => {
                 Self::member(aggregate, place).map_or("", |member| member.key())
             }
@@ -56,7 +77,7 @@ impl<'b> Content<'b> {
 
     pub(crate) fn push_to(self, builder: &mut Builder) {
         match self {
-            Content::Record(put) => builder.push_from(&put.record, put.origin.as_deref()),
+            Content::Record(ready, origin) => builder.push_ready(&ready, origin),
             Content::Member(aggregate, place, origin) => {
                 if let Some(member) = Self::member(aggregate, place) {
                     builder.push_member(&member, origin);
@@ -68,7 +89,7 @@ impl<'b> Content<'b> {
     /// Puts it into the aggregate if that stays within the limit; tells whether it did.
     pub(crate) fn push_within(self, builder: &mut Builder, limit: usize) -> bool {
         match self {
-            Content::Record(put) => builder.push_within(&put.record, put.origin.as_deref(), limit),
+            Content::Record(ready, origin) => builder.push_ready_within(&ready, origin, limit),
             Content::Member(aggregate, place, origin) => Self::member(aggregate, place)
                 .is_none_or(|member| builder.push_member_within(&member, origin, limit)),
         }
@@ -84,7 +105,7 @@ impl<'b> Content<'b> {
             Content::Member(aggregate, place, of) => {
                 Arc::ptr_eq(aggregate, first) && place == at && of == origin
             }
-            Content::Record(_) => false,
+            Content::Record(..) => false,
         };
         let complete = (0..first.len()).all(|at| all.next().is_some_and(|next| is_next(next, at)));
         complete.then_some((&**first, origin))

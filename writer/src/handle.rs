@@ -6,14 +6,13 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use headworks_record::aggregate;
+use headworks_record::aggregate::{self, Prepared};
 use headworks_record::{Creation, HashKey, key};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, TryAcquireError, mpsc, oneshot};
 use tokio::time::Instant;
 
-use crate::batches::Contents;
 use crate::config::Config;
-use crate::content::Unit;
+use crate::content::{Contents, Unit};
 use crate::hot::HotKey;
 use crate::item::Item;
 use crate::outcome::{Failure, Outcome, Put};
@@ -210,7 +209,8 @@ impl Handle {
     }
 }
 
-/// Makes items of what is handed over. Done by whoever hands it over, so that keys are hashed side by side.
+/// Makes items of what is handed over, and prepares its records. Done by whoever hands it over: the records are in its
+/// cache, and their memory came from there.
 struct Unpacked<'c> {
     config: &'c Config,
     deadline: Instant,
@@ -222,31 +222,39 @@ struct Unpacked<'c> {
 impl<'c> Unpacked<'c> {
     fn new(config: &'c Config, records: usize) -> Self {
         let deadline = Instant::now() + config.deadline();
-        let contents = Contents::Records(Vec::new());
+        let contents = Contents::Records(Prepared::default());
         Self { config, deadline, contents, items: Vec::with_capacity(records), unfit: Vec::new() }
     }
 
     fn records(config: &'c Config, puts: Vec<Put>) -> Self {
+        if puts.iter().any(|put| put.origin.is_some()) {
+            return Self::parcels(config, puts.into_iter().map(Parcel::Record).collect());
+        }
         let mut unpacked = Self::new(config, puts.len());
         // Eight keys at a time take little longer than one.
         let keyed = puts.iter().map(|put| &put.record).filter(|record| record.explicit_hash_key.is_none());
         let mut hashes = key::hashes_of(keyed.map(|record| record.key.as_str())).into_iter();
-        for put in &puts {
+        let bytes = puts.iter().map(|put| put.record.user_bytes()).sum();
+        let mut prepared = Prepared::with_capacity(puts.len(), bytes);
+        for put in puts {
             let hash = put.record.explicit_hash_key.or_else(|| hashes.next());
-            unpacked.add_record(put, hash.unwrap_or_else(|| put.record.hash_key()));
+            unpacked.add_record(&put, hash.unwrap_or_else(|| put.record.hash_key()));
+            prepared.push(&put.record);
         }
-        unpacked.contents = Contents::Records(puts);
+        unpacked.contents = Contents::Records(prepared);
         unpacked
     }
 
     fn parcels(config: &'c Config, parcels: Vec<Parcel>) -> Self {
         let mut unpacked = Self::new(config, parcels.iter().map(Parcel::records).sum());
         let mut units = Vec::with_capacity(unpacked.items.capacity());
+        let mut prepared = Prepared::default();
         for parcel in parcels {
             match parcel {
                 Parcel::Record(put) => {
                     unpacked.add_record(&put, put.record.hash_key());
-                    units.push(Unit::Record(put));
+                    units.push(Unit::Record(prepared.len() as u32, put.origin));
+                    prepared.push(&put.record);
                 }
                 Parcel::Members(encoded) => {
                     for (place, bytes) in encoded.members() {
@@ -257,7 +265,7 @@ impl<'c> Unpacked<'c> {
                 }
             }
         }
-        unpacked.contents = Contents::Units(units);
+        unpacked.contents = Contents::Units(prepared, units);
         unpacked
     }
 

@@ -99,6 +99,8 @@ pub struct Writer {
     drains: Vec<oneshot::Sender<()>>,
     calls: JoinSet<Answered>,
     flights: HashMap<Id, Vec<Flight>>,
+    /// Before this no further call starts while one is in flight.
+    next_call: Option<Instant>,
     hot_keys: HotKeys,
     rng: SmallRng,
 }
@@ -175,6 +177,7 @@ impl Writer {
             drains: Vec::new(),
             calls: JoinSet::new(),
             flights: HashMap::new(),
+            next_call: None,
             hot_keys,
             rng: SmallRng::from_rng(&mut rand::rng()),
         };
@@ -201,7 +204,8 @@ impl Writer {
                     break;
                 }
             }
-            let wake = [self.schedule.next_wake(), give_up].into_iter().flatten().min();
+            let look_again = self.paced_until(now).or_else(|| self.schedule.next_wake());
+            let wake = [look_again, give_up].into_iter().flatten().min();
             tokio::select! {
                 taken = self.queue.recv_many(&mut messages, MESSAGES_AT_ONCE), if !(self.queue.is_closed() && self.queue.is_empty()) => {
                     if taken == 0 && give_up.is_none() {
@@ -255,9 +259,22 @@ impl Writer {
         }
     }
 
+    fn in_a_hurry(&self) -> bool {
+        !self.drains.is_empty() || self.queue.is_closed()
+    }
+
+    /// Until when lanes gather for the next call. A call costs about as much as two hundred records, and MD5s of eight
+    /// aggregates little more than one; so while a call is in flight, lanes that come to their turn go together.
+    fn paced_until(&self, now: Instant) -> Option<Instant> {
+        self.next_call.filter(|next| *next > now && !self.calls.is_empty() && !self.in_a_hurry())
+    }
+
     /// Starts as many calls as may be in flight.
     fn dispatch(&mut self, now: Instant) {
-        let hurry = !self.drains.is_empty() || self.queue.is_closed();
+        if self.paced_until(now).is_some() {
+            return;
+        }
+        let hurry = self.in_a_hurry();
         loop {
             let room = self.calls.len() < self.config.concurrency;
             let flights = self.schedule.collect(now, room, hurry, &mut answers!(self));
@@ -272,6 +289,7 @@ impl Writer {
             // A task of its own: signing and sending a call may use another core.
             let task = self.calls.spawn(call::run(Arc::clone(&self.stream), entries, patience));
             self.flights.insert(task.id(), flights);
+            self.next_call = Some(now + self.config.pace());
         }
     }
 

@@ -6,6 +6,7 @@ use rustc_hash::FxHashMap;
 use super::envelope::{Envelope, Origin};
 use super::keys::{Keys, Missing};
 use super::member::Member;
+use super::prepared::Ready;
 use super::sealed::Unsealed;
 use super::splice::Rest;
 use super::{COMPRESSED_VERSION, DIGEST_LEN, MAGIC, VERSION, field, wire};
@@ -124,6 +125,23 @@ impl Builder {
         fits
     }
 
+    /// Adds a prepared record, copying its payload and tags as they are encoded.
+    pub fn push_ready(&mut self, ready: &Ready<'_>, origin: Option<&Origin>) {
+        let (add, rest) = self.addition_of_ready(ready);
+        self.append_ready(&add, &rest, ready, origin);
+    }
+
+    /// Adds a prepared record if the blob stays within this length; tells whether it did.
+    #[inline]
+    pub fn push_ready_within(&mut self, ready: &Ready<'_>, origin: Option<&Origin>, limit: usize) -> bool {
+        let (add, rest) = self.addition_of_ready(ready);
+        let fits = self.grown(&add, origin) <= limit;
+        if fits {
+            self.append_ready(&add, &rest, ready, origin);
+        }
+        fits
+    }
+
     /// The blob: what goes into a Kinesis record's data.
     pub fn finish(mut self) -> Bytes {
         self.take()
@@ -229,17 +247,26 @@ impl Builder {
         (self.addition(member.key_bytes(), hash_key, base_ms, rest.len(base_ms)), rest)
     }
 
+    fn addition_of_ready<'r>(&self, ready: &Ready<'r>) -> (Addition, Rest<'r>) {
+        let (base_ms, rest) = ready.rest(self.base_ms);
+        (self.addition(ready.key_bytes(), ready.explicit_hash_key(), base_ms, rest.len(base_ms)), rest)
+    }
+
+    fn append_ready(&mut self, add: &Addition, rest: &Rest<'_>, ready: &Ready<'_>, origin: Option<&Origin>) {
+        self.begin(add, ready.key_bytes(), ready.explicit_hash_key());
+        rest.write(add.base_ms, &mut self.records);
+        self.count(origin);
+    }
+
     fn append(&mut self, add: &Addition, record: &Record, origin: Option<&Origin>) {
         self.begin(add, record.key.as_str().as_bytes(), record.explicit_hash_key);
         let out = &mut self.records;
-        wire::put_bytes_field(out, field::record::DATA, &record.data);
+        put_data(out, &record.data);
         if let Some(creation) = record.headers.creation() {
             put_creation(out, creation, add.base_ms);
         }
         for (name, value) in record.headers.entries() {
-            wire::put_bytes_key(out, field::record::TAG, tag_body_len(name.len(), value.len()));
-            wire::put_bytes_field(out, field::tag::NAME, name.as_bytes());
-            wire::put_bytes_field(out, field::tag::VALUE, value.as_bytes());
+            put_tag(out, name, value);
         }
         self.count(origin);
     }
@@ -294,6 +321,16 @@ impl Builder {
     }
 }
 
+pub(super) fn put_data(out: &mut Vec<u8>, data: &[u8]) {
+    wire::put_bytes_field(out, field::record::DATA, data);
+}
+
+pub(super) fn put_tag(out: &mut Vec<u8>, name: &str, value: &str) {
+    wire::put_bytes_key(out, field::record::TAG, tag_body_len(name.len(), value.len()));
+    wire::put_bytes_field(out, field::tag::NAME, name.as_bytes());
+    wire::put_bytes_field(out, field::tag::VALUE, value.as_bytes());
+}
+
 pub(super) fn put_creation(out: &mut Vec<u8>, creation: &Creation, base_ms: u64) {
     let len = creation.tag_len(base_ms);
     wire::put_bytes_key(out, field::record::TAG, tag_body_len(creation::TAG.len(), len));
@@ -304,6 +341,11 @@ pub(super) fn put_creation(out: &mut Vec<u8>, creation: &Creation, base_ms: u64)
 
 pub(super) fn creation_len(creation: &Creation, base_ms: u64) -> usize {
     tag_len(creation::TAG.len(), creation.tag_len(base_ms))
+}
+
+/// The length of a creation context whose time is in its trace id.
+pub(super) fn absolute_creation_len() -> usize {
+    tag_len(creation::TAG.len(), Creation::ABSOLUTE_TAG_LEN)
 }
 
 fn tag_body_len(name: usize, value: usize) -> usize {

@@ -13,13 +13,14 @@
 //! A stream that only Headworks reads may carry [compressed](zstd) aggregates.
 //!
 //! Stock readers know fields 1 to 3 and skip the others, as protobuf demands.
-//! Writers put together blobs with [`Builder`], readers take them apart with [`decode`] or [`decode_all`].
+//! Writers put together blobs with [`Builder`], of records or of what was [`Prepared`] of them, readers take them apart with [`decode`] or [`decode_all`].
 
 mod decode;
 mod encode;
 mod envelope;
 mod keys;
 mod member;
+mod prepared;
 mod sealed;
 mod splice;
 pub(crate) mod wire;
@@ -29,6 +30,7 @@ pub use decode::{Aggregate, Damage, Decoded, Error, decode, decode_all};
 pub use encode::Builder;
 pub use envelope::{Envelope, Origin};
 pub use member::Member;
+pub use prepared::{Prepared, Ready};
 pub use sealed::Unsealed;
 
 /// The four bytes that begin an aggregated record.

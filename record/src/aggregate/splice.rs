@@ -17,6 +17,8 @@ pub(super) enum Rest<'a> {
     Whole(&'a [u8]),
     /// Copied field by field; the creation context is written anew if its time is relative to another base.
     Parts { member: Member<'a>, creation: Option<&'a Creation> },
+    /// The creation context is written between the payload and the tags.
+    Around { data: &'a [u8], creation: &'a Creation, tags: &'a [u8] },
 }
 
 impl<'a> Rest<'a> {
@@ -50,6 +52,9 @@ impl<'a> Rest<'a> {
                 let kept: usize = kept(member, creation.is_some()).map(<[u8]>::len).sum();
                 kept + creation.map_or(0, |creation| creation_len(creation, base_ms))
             }
+            Rest::Around { data, creation, tags } => {
+                data.len() + creation_len(creation, base_ms) + tags.len()
+            }
         }
     }
 
@@ -61,6 +66,11 @@ impl<'a> Rest<'a> {
                 if let Some(creation) = creation {
                     put_creation(out, creation, base_ms);
                 }
+            }
+            Rest::Around { data, creation, tags } => {
+                out.extend_from_slice(data);
+                put_creation(out, creation, base_ms);
+                out.extend_from_slice(tags);
             }
         }
     }

@@ -28,6 +28,8 @@ use tokio::process::{Child, Command};
 use tokio::time::{Instant, MissedTickBehavior};
 
 const PART: &str = "gateway";
+/// As many as would take what one gateway brings here, at a megabyte per second each.
+const SHARDS: u32 = 128;
 /// Where spans would go. Nothing is sampled, so nobody need listen (the discard port).
 const NOBODY: u16 = 9;
 
@@ -53,10 +55,10 @@ async fn main() -> anyhow::Result<()> {
     half_load(200, Duration::from_secs_f64(10.0 * scale)).await
 }
 
-/// A sink of four shards, and its address.
-async fn start_sink() -> anyhow::Result<(Child, String)> {
+/// A sink of so many shards, and its address.
+async fn start_sink(shards: u32) -> anyhow::Result<(Child, String)> {
     let mut sink = Command::new(program("null-sink")?)
-        .arg("4")
+        .arg(shards.to_string())
         .stdout(Stdio::piped())
         .kill_on_drop(true)
         .spawn()
@@ -69,7 +71,7 @@ async fn start_sink() -> anyhow::Result<(Child, String)> {
     Ok((sink, address))
 }
 
-/// Gateways with default settings, and tracing that samples nothing, before a sink of four shards.
+/// Gateways with default settings, and tracing that samples nothing, before a sink.
 struct Rig {
     sink: Child,
     counts: String,
@@ -78,8 +80,8 @@ struct Rig {
 }
 
 impl Rig {
-    async fn start(writer: &str, gateways: usize) -> anyhow::Result<Self> {
-        let (sink, counts) = start_sink().await?;
+    async fn start(writer: &str, gateways: usize, shards: u32) -> anyhow::Result<Self> {
+        let (sink, counts) = start_sink(shards).await?;
         let mut rig = Self { sink, counts, gateways: Vec::new(), endpoints: Vec::new() };
         for _ in 0..gateways {
             rig.start_gateway(writer)?;
@@ -155,7 +157,7 @@ fn record(number: u64, bytes: usize) -> anyhow::Result<Record> {
 
 /// As fast as it goes.
 async fn full_rate(floor: &Floor, case: &str, bytes: usize, records: u64) -> anyhow::Result<()> {
-    let rig = Rig::start("", 1).await?;
+    let rig = Rig::start("", 1, SHARDS).await?;
     let producer = rig.producer().await?;
     // Connections, shard map and allocator are warm before anything counts.
     send(&producer, bytes, 20_000).await?;
@@ -191,7 +193,7 @@ async fn sink_ceiling(length: Duration) -> anyhow::Result<()> {
     const AGGREGATE: usize = 100 * 1024;
     const AGGREGATES: usize = 10;
     const CONNECTIONS: usize = 4;
-    let (mut sink, address) = start_sink().await?;
+    let (mut sink, address) = start_sink(SHARDS).await?;
     let host = address.trim_start_matches("http://").to_owned();
     let data = base64::engine::general_purpose::STANDARD.encode(vec![b'x'; AGGREGATE]);
     let entry = serde_json::json!({ "Data": data, "PartitionKey": "0", "ExplicitHashKey": "1" });
@@ -254,11 +256,11 @@ async fn send(producer: &Producer, bytes: usize, records: u64) -> anyhow::Result
 /// 1 KB records at what four provisioned shards take, 1 MiB/s each: how full the billed units are.
 async fn shards_full_rate(gateways: usize, fill_ms: u64, length: Duration) -> anyhow::Result<()> {
     const BYTES: usize = 1024;
-    const SHARDS: f64 = 4.0;
-    let rig = Rig::start(&format!("fill_ms = {fill_ms}"), gateways).await?;
+    const FEW: u32 = 4;
+    let rig = Rig::start(&format!("fill_ms = {fill_ms}"), gateways, FEW).await?;
     let producer = rig.producer().await?;
     let user_bytes = record(0, BYTES)?.user_bytes() as f64;
-    let per_tick = SHARDS * (1 << 20) as f64 / user_bytes / 1000.0;
+    let per_tick = f64::from(FEW) * (1 << 20) as f64 / user_bytes / 1000.0;
     send(&producer, BYTES, 4_000).await?;
     let before = rig.counts().await?;
     let mut ticks = tokio::time::interval(Duration::from_millis(1));
@@ -286,7 +288,7 @@ async fn shards_full_rate(gateways: usize, fill_ms: u64, length: Duration) -> an
 /// At a rate that leaves half the machine idle: how long a record takes from its due time to its answer.
 async fn half_load(bytes: usize, length: Duration) -> anyhow::Result<()> {
     const LINGER_MS: u64 = 1;
-    let rig = Rig::start(&format!("linger_ms = {LINGER_MS}, fill_ms = 0"), 1).await?;
+    let rig = Rig::start(&format!("linger_ms = {LINGER_MS}, fill_ms = 0"), 1, SHARDS).await?;
     let producer = rig.producer().await?;
     let begin = Instant::now();
     send(&producer, bytes, 200_000).await?;
