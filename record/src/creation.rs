@@ -4,8 +4,6 @@
 //! only where the trace id is not ours, the creation time as a zigzag varint in milliseconds relative
 //! to the aggregate's base time. A trace id that we mint begins with that time, so nothing more is stored.
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD_NO_PAD;
 use sha2::{Digest, Sha256};
 
 use crate::aggregate::wire;
@@ -14,6 +12,8 @@ use crate::aggregate::wire;
 pub(crate) const TAG: &str = "hw-t";
 const FIXED: usize = 25;
 const MAX: usize = FIXED + 10;
+/// In whole groups of three, as base64 takes them.
+const PADDED: usize = MAX.next_multiple_of(3);
 
 /// A W3C trace id; all zeroes is invalid.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -203,7 +203,7 @@ impl Creation {
 
     /// Appends the tag's value.
     pub(crate) fn write_tag(&self, base_ms: u64, out: &mut Vec<u8>) {
-        let mut binary = [0; MAX];
+        let mut binary = [0; PADDED];
         binary[..16].copy_from_slice(&self.trace_id.0);
         binary[16..24].copy_from_slice(&self.span_id.0);
         binary[24] = self.flags;
@@ -218,10 +218,7 @@ impl Creation {
             binary[len] = delta as u8;
             len += 1;
         }
-        let start = out.len();
-        out.resize(start + base64_len(len), 0);
-        let written = STANDARD_NO_PAD.encode_slice(&binary[..len], &mut out[start..]);
-        debug_assert_eq!(written, Ok(base64_len(len)));
+        encode_base64(&binary, len, out);
     }
 
     /// Reads the tag's value.
@@ -282,6 +279,17 @@ fn base64_len(bytes: usize) -> usize {
     (bytes * 4).div_ceil(3)
 }
 
+/// Appends the base64 of the first `len` bytes, without padding; those beyond are zero. Each record is written with this.
+fn encode_base64(binary: &[u8; PADDED], len: usize, out: &mut Vec<u8>) {
+    let mut text = [0; PADDED / 3 * 4];
+    let groups = &binary.as_chunks::<3>().0[..len.div_ceil(3)];
+    for ([a, b, c], text) in groups.iter().zip(text.as_chunks_mut::<4>().0) {
+        let bits = u32::from_be_bytes([0, *a, *b, *c]);
+        *text = [bits >> 18, bits >> 12, bits >> 6, bits].map(|bits| ALPHABET[bits as usize & 63]);
+    }
+    out.extend_from_slice(&text[..base64_len(len)]);
+}
+
 /// Decodes base64 without padding; `None` if it is none, or does not fit. Each record is read with this: an engine
 /// for any length and alphabet takes several times as long for these 34 characters.
 fn decode_base64(text: &[u8], out: &mut [u8]) -> Option<usize> {
@@ -311,13 +319,14 @@ fn decode_base64(text: &[u8], out: &mut [u8]) -> Option<usize> {
     (bad < 64 && bits & ((1 << spare) - 1) == 0).then_some(len)
 }
 
+const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+
 /// What each character stands for; 64 for those that stand for nothing.
 const VALUES: [u8; 256] = {
-    let alphabet = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
     let mut values = [64; 256];
     let mut at = 0;
-    while at < alphabet.len() {
-        values[alphabet[at] as usize] = at as u8;
+    while at < ALPHABET.len() {
+        values[ALPHABET[at] as usize] = at as u8;
         at += 1;
     }
     values
@@ -325,18 +334,24 @@ const VALUES: [u8; 256] = {
 
 #[cfg(test)]
 mod tests {
+    use base64::Engine as _;
+    use base64::engine::general_purpose::STANDARD_NO_PAD;
     use proptest::prelude::*;
 
     use super::*;
 
     proptest! {
         #[test]
-        fn base64_is_read_as_an_engine_reads_it(
+        fn base64_is_written_and_read_as_by_an_engine(
             binary in proptest::collection::vec(any::<u8>(), 0..=MAX),
             flaw in proptest::option::of((any::<proptest::sample::Index>(), any::<u8>())),
             cut in 0usize..4,
         ) {
             let mut text = STANDARD_NO_PAD.encode(&binary).into_bytes();
+            let (mut padded, mut written) = ([0; PADDED], Vec::new());
+            padded[..binary.len()].copy_from_slice(&binary);
+            encode_base64(&padded, binary.len(), &mut written);
+            prop_assert_eq!(&written, &text);
             text.truncate(text.len().saturating_sub(cut));
             if let Some((at, byte)) = flaw && !text.is_empty() {
                 let at = at.index(text.len());

@@ -86,14 +86,15 @@ pub(crate) fn chains(texts: &[&[u8]]) -> Vec<Chain> {
         // Lanes that are out of work go through another one's blocks, to no effect.
         let some = busy().next().map_or(&[][..], |(_, blocks)| *blocks);
         let these = lanes.map(|(_, blocks)| if blocks.is_empty() { some } else { blocks });
-        let after = run(states, these, blocks);
-        for ((lane, state), after) in lanes.iter_mut().zip(&mut states).zip(after) {
-            if !lane.1.is_empty() {
-                *state = after;
-                lane.1 = &lane.1[blocks..];
-                if lane.1.is_empty() {
-                    done[lane.0] = Chain(after);
-                }
+        if lanes[LANES / 2..].iter().all(|(_, blocks)| blocks.is_empty()) {
+            run::<1>(&mut states, these, blocks);
+        } else {
+            run::<2>(&mut states, these, blocks);
+        }
+        for (lane, state) in lanes.iter_mut().zip(&states).filter(|(lane, _)| !lane.1.is_empty()) {
+            lane.1 = &lane.1[blocks..];
+            if lane.1.is_empty() {
+                done[lane.0] = Chain(*state);
             }
         }
     }
@@ -106,7 +107,8 @@ pub(crate) fn digests<'t>(texts: impl Iterator<Item = &'t [u8]>) -> Vec<[u8; LEN
     let mut places = [0; LANES];
     let mut filled = 0;
     let flush = |all: &mut Vec<[u8; LEN]>, lanes: &[[[u8; BLOCK]; 1]; LANES], places: &[usize]| {
-        let states = run([START; LANES], lanes.each_ref().map(|lane| &lane[..]), 1);
+        let mut states = [START; LANES];
+        run::<2>(&mut states, lanes.each_ref().map(|lane| &lane[..]), 1);
         places.iter().zip(states).for_each(|(place, state)| all[*place] = bytes(state));
     };
     for text in texts {
@@ -150,25 +152,25 @@ fn bytes(state: [u32; 4]) -> [u8; LEN] {
     out
 }
 
-/// The same word of eight texts. Two vectors: the steps of one fill the gaps of the other.
+/// The same word of four texts, or of eight: then the steps of one half fill the gaps of the other.
 #[derive(Clone, Copy)]
-struct Words([u32x4; 2]);
+struct Words<const HALVES: usize>([u32x4; HALVES]);
 
-impl Words {
+impl<const HALVES: usize> Words<HALVES> {
     #[inline(always)]
     fn splat(word: u32) -> Self {
-        Self([u32x4::splat(word); 2])
+        Self([u32x4::splat(word); HALVES])
     }
 
     #[inline(always)]
     fn of(word: impl Fn(usize) -> u32) -> Self {
         let half = |from| u32x4::new([word(from), word(from + 1), word(from + 2), word(from + 3)]);
-        Self([half(0), half(4)])
+        Self(std::array::from_fn(|at| half(4 * at)))
     }
 
     #[inline(always)]
     fn with(self, other: Self, f: impl Fn(u32x4, u32x4) -> u32x4) -> Self {
-        Self([f(self.0[0], other.0[0]), f(self.0[1], other.0[1])])
+        Self(std::array::from_fn(|at| f(self.0[at], other.0[at])))
     }
 
     #[inline(always)]
@@ -176,15 +178,14 @@ impl Words {
         Self(self.0.map(|half| (half << LEFT) | (half >> RIGHT)))
     }
 
-    fn lanes(self) -> [u32; LANES] {
-        let [low, high] = self.0.map(u32x4::to_array);
-        std::array::from_fn(|lane| if lane < 4 { low[lane] } else { high[lane - 4] })
+    fn lane(self, lane: usize) -> u32 {
+        self.0[lane / 4].to_array()[lane % 4]
     }
 }
 
 macro_rules! operator {
     ($trait:ident, $method:ident, $op:tt) => {
-        impl $trait for Words {
+        impl<const HALVES: usize> $trait for Words<HALVES> {
             type Output = Self;
 
             #[inline(always)]
@@ -199,7 +200,7 @@ operator!(BitAnd, bitand, &);
 operator!(BitOr, bitor, |);
 operator!(BitXor, bitxor, ^);
 
-impl Not for Words {
+impl<const HALVES: usize> Not for Words<HALVES> {
     type Output = Self;
 
     #[inline(always)]
@@ -208,23 +209,23 @@ impl Not for Words {
     }
 }
 
-/// Takes each state through so many blocks of its lane.
-fn run(states: [[u32; 4]; LANES], lanes: [&[[u8; BLOCK]]; LANES], blocks: usize) -> [[u32; 4]; LANES] {
-    let mut state: [Words; 4] = std::array::from_fn(|word| Words::of(|lane| states[lane][word]));
+/// Takes the states of the first four lanes, or of all, through so many blocks of theirs.
+fn run<const HALVES: usize>(states: &mut [[u32; 4]; LANES], lanes: [&[[u8; BLOCK]]; LANES], blocks: usize) {
+    let mut state: [Words<HALVES>; 4] = std::array::from_fn(|word| Words::of(|lane| states[lane][word]));
     // Cut to one length, so that it is checked once.
     let lanes = lanes.map(|lane| &lane[..blocks]);
     for at in 0..blocks {
         compress(&mut state, lanes.map(|lane| &lane[at]));
     }
-    let state = state.map(Words::lanes);
-    std::array::from_fn(|lane| state.map(|word| word[lane]))
+    for (lane, after) in states.iter_mut().take(4 * HALVES).enumerate() {
+        *after = state.map(|word| word.lane(lane));
+    }
 }
 
 /// One block of each lane: RFC 1321, 3.4.
 #[inline(always)]
-fn compress(state: &mut [Words; 4], block: [&[u8; BLOCK]; LANES]) {
-    let m: [Words; 16] =
-        std::array::from_fn(|i| Words::of(|lane| u32::from_le_bytes(block[lane].as_chunks::<4>().0[i])));
+fn compress<const HALVES: usize>(state: &mut [Words<HALVES>; 4], block: [&[u8; BLOCK]; LANES]) {
+    let m = words::<HALVES>(block);
     let [mut a, mut b, mut c, mut d] = *state;
     macro_rules! step {
         ($f:ident $a:ident $b:ident $c:ident $d:ident $m:literal $left:literal $i:expr) => {
@@ -261,23 +262,40 @@ fn compress(state: &mut [Words; 4], block: [&[u8; BLOCK]; LANES]) {
     }
 }
 
+/// The words of each block, those of one number together. Read four at a time and turned in vectors: put together one by
+/// one they would wait for memory that was just written.
 #[inline(always)]
-fn f(x: Words, y: Words, z: Words) -> Words {
+fn words<const HALVES: usize>(block: [&[u8; BLOCK]; LANES]) -> [Words<HALVES>; 16] {
+    let mut m = [Words::splat(0); 16];
+    for (quarter, m) in m.as_chunks_mut::<4>().0.iter_mut().enumerate() {
+        let row = |lane: usize| {
+            let words = block[lane].as_chunks::<4>().0.as_chunks::<4>().0[quarter];
+            u32x4::new(words.map(u32::from_le_bytes))
+        };
+        let turned = |from| u32x4::transpose(std::array::from_fn(|lane| row(from + lane)));
+        let halves: [[u32x4; 4]; HALVES] = std::array::from_fn(|half| turned(4 * half));
+        *m = std::array::from_fn(|word| Words(halves.map(|half| half[word])));
+    }
+    m
+}
+
+#[inline(always)]
+fn f<const HALVES: usize>(x: Words<HALVES>, y: Words<HALVES>, z: Words<HALVES>) -> Words<HALVES> {
     z ^ (x & (y ^ z))
 }
 
 #[inline(always)]
-fn g(x: Words, y: Words, z: Words) -> Words {
+fn g<const HALVES: usize>(x: Words<HALVES>, y: Words<HALVES>, z: Words<HALVES>) -> Words<HALVES> {
     y ^ (z & (x ^ y))
 }
 
 #[inline(always)]
-fn h(x: Words, y: Words, z: Words) -> Words {
+fn h<const HALVES: usize>(x: Words<HALVES>, y: Words<HALVES>, z: Words<HALVES>) -> Words<HALVES> {
     x ^ y ^ z
 }
 
 #[inline(always)]
-fn i(x: Words, y: Words, z: Words) -> Words {
+fn i<const HALVES: usize>(x: Words<HALVES>, y: Words<HALVES>, z: Words<HALVES>) -> Words<HALVES> {
     y ^ (x | !z)
 }
 

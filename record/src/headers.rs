@@ -150,19 +150,10 @@ impl Headers {
     /// Sets a header, in place if the name is there already.
     pub fn set(&mut self, name: impl Into<ByteString>, value: impl Into<ByteString>) -> Result<(), Error> {
         let (name, value) = (name.into(), value.into());
-        check_name(&name)?;
-        if value.len() > MAX_VALUE_BYTES {
-            return Err(Error::ValueTooLong { name: name.to_string(), bytes: value.len() });
-        }
         let place = self.entries.iter().position(|(n, _)| *n == name);
-        if place.is_none() && self.entries.len() == MAX_HEADERS {
-            return Err(Error::TooMany { name: name.to_string() });
-        }
         let replaced = place.map_or(0, |i| self.entries[i].0.len() + self.entries[i].1.len());
-        let bytes = self.bytes() - replaced + name.len() + value.len();
-        if bytes > MAX_TOTAL_BYTES {
-            return Err(Error::TooLarge { bytes });
-        }
+        let others = self.entries.len() - usize::from(place.is_some());
+        check_next(others, self.bytes() - replaced, &name, &value)?;
         match place {
             Some(i) => self.entries[i].1 = value,
             None => self.entries.push((name, value)),
@@ -186,6 +177,22 @@ impl Headers {
     pub(crate) fn push_wire(&mut self, name: ByteString, value: ByteString) {
         self.entries.push((name, value));
     }
+}
+
+/// Checks a header that joins `others` of so many bytes; tells how many bytes they have with it.
+pub fn check_next(others: usize, bytes: usize, name: &str, value: &str) -> Result<usize, Error> {
+    check_name(name)?;
+    if value.len() > MAX_VALUE_BYTES {
+        return Err(Error::ValueTooLong { name: name.to_owned(), bytes: value.len() });
+    }
+    if others >= MAX_HEADERS {
+        return Err(Error::TooMany { name: name.to_owned() });
+    }
+    let bytes = bytes + name.len() + value.len();
+    if bytes > MAX_TOTAL_BYTES {
+        return Err(Error::TooLarge { bytes });
+    }
+    Ok(bytes)
 }
 
 fn check_name(name: &str) -> Result<(), Error> {

@@ -45,5 +45,5 @@ pub mod shard;
 pub use creation::{Creation, SpanId, TraceId};
 pub use headers::{Headers, RESERVED_PREFIX};
 pub use key::{HashKey, PartitionKey};
-pub use record::{Builder, Record};
+pub use record::{Builder, Record, RecordRef};
 pub use shard::{HashRange, Lane, LaneCount, Shard, ShardId, ShardMap};

@@ -49,6 +49,48 @@ impl Record {
     }
 }
 
+/// A record whose parts lie elsewhere, say in the message that brought it. They keep the rules of [`Record`]'s.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RecordRef<'r> {
+    /// As [`Record::key`], checked with [`PartitionKey::check`].
+    pub key: &'r str,
+    /// As [`Record::explicit_hash_key`].
+    pub explicit_hash_key: Option<HashKey>,
+    /// The creation context.
+    pub creation: Option<Creation>,
+    /// Name-value pairs, checked with [`headers::check_next`].
+    pub headers: &'r [(&'r str, &'r str)],
+    /// As [`Record::data`].
+    pub data: &'r [u8],
+}
+
+impl<'r> RecordRef<'r> {
+    /// The value of the first header of this name.
+    pub fn header(&self, name: &str) -> Option<&'r str> {
+        self.headers.iter().find(|(n, _)| *n == name).map(|(_, value)| *value)
+    }
+
+    /// Key, headers and data, once each: what the user asked to be carried.
+    pub fn user_bytes(&self) -> usize {
+        let headers: usize = self.headers.iter().map(|(name, value)| name.len() + value.len()).sum();
+        self.key.len() + headers + self.data.len()
+    }
+
+    /// The same with parts of its own.
+    pub fn to_record(&self) -> Result<Record, key::Error> {
+        let mut headers = Headers::from_wire(self.headers.iter().copied());
+        if let Some(creation) = self.creation {
+            headers.set_creation(creation);
+        }
+        Ok(Record {
+            key: PartitionKey::new(self.key)?,
+            explicit_hash_key: self.explicit_hash_key,
+            headers,
+            data: Bytes::copy_from_slice(self.data),
+        })
+    }
+}
+
 /// Builds a [`Record`], checking each part as it is added.
 #[derive(Debug, Clone)]
 pub struct Builder {

@@ -6,6 +6,7 @@ use rustc_hash::FxHashMap;
 use super::envelope::{Envelope, Origin};
 use super::keys::{Keys, Missing};
 use super::member::Member;
+use super::members::Members;
 use super::prepared::Ready;
 use super::sealed::Unsealed;
 use super::splice::Rest;
@@ -24,7 +25,7 @@ pub struct Builder {
     hash_keys: FxHashMap<HashKey, u64>,
     // Parts of the message, already encoded, as the table of keys is.
     hash_key_table: Vec<u8>,
-    records: Vec<u8>,
+    records: Members,
     members: usize,
     base_ms: u64,
     origins: Vec<(Origin, u64)>,
@@ -49,7 +50,7 @@ impl Builder {
 
     /// An aggregate without members, with room for this many bytes of them.
     pub fn with_capacity(bytes: usize) -> Self {
-        Self { records: Vec::with_capacity(bytes), ..Self::default() }
+        Self { records: Members::with_capacity(bytes), ..Self::default() }
     }
 
     /// An aggregate for the one record that holds a frame.
@@ -81,6 +82,11 @@ impl Builder {
     /// The exact length that the blob would have with this member of another aggregate.
     pub fn len_with_member(&self, member: &Member<'_>, origin: Option<&Origin>) -> usize {
         self.grown(&self.addition_of_member(member).0, origin)
+    }
+
+    /// The exact length that the blob would have with this prepared record.
+    pub fn len_with_ready(&self, ready: &Ready<'_>, origin: Option<&Origin>) -> usize {
+        self.grown(&self.addition_of_ready(ready).0, origin)
     }
 
     /// Adds a record that was created here.
@@ -159,7 +165,6 @@ impl Builder {
         self.keys.clear();
         self.hash_keys.clear();
         self.hash_key_table.clear();
-        self.records.clear();
         self.members = 0;
         self.base_ms = 0;
         self.origins.clear();
@@ -167,13 +172,11 @@ impl Builder {
         blob
     }
 
-    fn encode(&self) -> Unsealed {
+    /// Takes the members' bytes with it, if that saves copying them.
+    fn encode(&mut self) -> Unsealed {
         let len = self.len();
-        let mut out = Vec::with_capacity(len);
-        out.extend_from_slice(&MAGIC);
-        out.extend_from_slice(self.keys.encoded());
-        out.extend_from_slice(&self.hash_key_table);
-        out.extend_from_slice(&self.records);
+        let head = [&MAGIC[..], self.keys.encoded(), &self.hash_key_table];
+        let (mut out, start) = self.records.take_behind(head, len);
         let version = if self.compressed { COMPRESSED_VERSION } else { VERSION };
         let envelope = Envelope { version, base_ms: self.base_ms };
         wire::put_bytes_key(&mut out, field::ENVELOPE, envelope.body_len());
@@ -182,8 +185,8 @@ impl Builder {
             wire::put_bytes_key(&mut out, field::ORIGIN, origin.body_len(*run));
             origin.write_body(*run, &mut out);
         }
-        debug_assert_eq!(out.len() + DIGEST_LEN, len);
-        Unsealed::new(out)
+        debug_assert_eq!(out.len() - start + DIGEST_LEN, len);
+        Unsealed::new(out, start)
     }
 
     fn fixed_len(&self) -> usize {
@@ -254,13 +257,13 @@ impl Builder {
 
     fn append_ready(&mut self, add: &Addition, rest: &Rest<'_>, ready: &Ready<'_>, origin: Option<&Origin>) {
         self.begin(add, ready.key_bytes(), ready.explicit_hash_key());
-        rest.write(add.base_ms, &mut self.records);
+        rest.write(add.base_ms, self.records.end());
         self.count(origin);
     }
 
     fn append(&mut self, add: &Addition, record: &Record, origin: Option<&Origin>) {
         self.begin(add, record.key.as_str().as_bytes(), record.explicit_hash_key);
-        let out = &mut self.records;
+        let out = self.records.end();
         put_data(out, &record.data);
         if let Some(creation) = record.headers.creation() {
             put_creation(out, creation, add.base_ms);
@@ -280,7 +283,7 @@ impl Builder {
     ) {
         let hash_key = member.explicit_hash_key().and_then(|text| text.parse().ok());
         self.begin(add, member.key_bytes(), hash_key);
-        rest.write(add.base_ms, &mut self.records);
+        rest.write(add.base_ms, self.records.end());
         self.count(origin);
     }
 
@@ -295,7 +298,7 @@ impl Builder {
             wire::put_bytes_field(&mut self.hash_key_table, field::HASH_KEY, hash_key.to_string().as_bytes());
             self.hash_keys.insert(hash_key, index);
         }
-        let out = &mut self.records;
+        let out = self.records.end();
         wire::put_bytes_key(out, field::RECORD, add.body);
         wire::put_varint_field(out, field::record::KEY_INDEX, key_index);
         if let Some((index, _)) = add.hash_key {

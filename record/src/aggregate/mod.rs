@@ -20,6 +20,7 @@ mod encode;
 mod envelope;
 mod keys;
 mod member;
+mod members;
 mod prepared;
 mod sealed;
 mod splice;

@@ -4,7 +4,7 @@ use super::encode::{absolute_creation_len, put_creation, put_data, put_tag};
 use super::splice::Rest;
 use crate::creation::Creation;
 use crate::key::HashKey;
-use crate::record::Record;
+use crate::record::{Record, RecordRef};
 
 /// Records with their payloads and tags encoded, one after the other in memory of their own.
 ///
@@ -19,6 +19,7 @@ pub struct Prepared {
     places: Vec<Place>,
     /// Creation contexts whose encoding depends on the aggregate.
     relative: Vec<Creation>,
+    hash_keys: Vec<HashKey>,
 }
 
 /// Where a record lies.
@@ -28,9 +29,13 @@ struct Place {
     data: u32,
     tags: u32,
     end: u32,
-    hash_key: Option<HashKey>,
+    /// Its place among the explicit hash keys, or none.
+    hash_key: u32,
     creation: Told,
 }
+
+/// Stands for no explicit hash key: as every other record has it.
+const NONE: u32 = u32::MAX;
 
 /// Where a record's creation context is.
 #[derive(Debug, Clone, Copy)]
@@ -50,19 +55,39 @@ impl Prepared {
         Self {
             bytes: Vec::with_capacity(user_bytes + beside),
             places: Vec::with_capacity(records),
-            relative: Vec::new(),
+            ..Self::default()
         }
     }
 
     /// Adds a record, behind those that are there.
     pub fn push(&mut self, record: &Record) {
+        let headers = record.headers.iter();
+        let creation = record.headers.creation();
+        self.add(record.key.as_str(), record.explicit_hash_key, creation, &record.data, headers);
+    }
+
+    /// Adds a record whose parts lie elsewhere.
+    pub fn push_ref(&mut self, record: &RecordRef<'_>) {
+        let RecordRef { key, explicit_hash_key, creation, headers, data } = record;
+        self.add(key, *explicit_hash_key, creation.as_ref(), data, headers.iter().copied());
+    }
+
+    #[inline]
+    fn add<'h>(
+        &mut self,
+        key: &str,
+        hash_key: Option<HashKey>,
+        creation: Option<&Creation>,
+        data: &[u8],
+        headers: impl Iterator<Item = (&'h str, &'h str)>,
+    ) {
         let out = &mut self.bytes;
         let start = out.len() as u32;
-        out.extend_from_slice(record.key.as_str().as_bytes());
-        let data = out.len() as u32;
-        put_data(out, &record.data);
+        out.extend_from_slice(key.as_bytes());
+        let data_from = out.len() as u32;
+        put_data(out, data);
         let tags = out.len() as u32;
-        let creation = match record.headers.creation() {
+        let creation = match creation {
             None => Told::Nowhere,
             Some(creation) if creation.time_is_in_trace_id() => {
                 put_creation(out, creation, 0);
@@ -73,12 +98,13 @@ impl Prepared {
                 Told::Aside((self.relative.len() - 1) as u32)
             }
         };
-        for (name, value) in record.headers.entries() {
-            put_tag(out, name, value);
-        }
+        headers.for_each(|(name, value)| put_tag(out, name, value));
         let end = out.len() as u32;
-        let hash_key = record.explicit_hash_key;
-        self.places.push(Place { start, data, tags, end, hash_key, creation });
+        let hash_key = hash_key.map_or(NONE, |hash_key| {
+            self.hash_keys.push(hash_key);
+            (self.hash_keys.len() - 1) as u32
+        });
+        self.places.push(Place { start, data: data_from, tags, end, hash_key, creation });
     }
 
     /// How many records there are.
@@ -99,7 +125,11 @@ impl Prepared {
             Told::Aside(at) => self.relative.get(at as usize),
             Told::Nowhere | Told::Encoded => None,
         };
-        Some(Ready { bytes: &self.bytes, place, aside })
+        let hash_key = match place.hash_key {
+            NONE => None,
+            at => self.hash_keys.get(at as usize).copied(),
+        };
+        Some(Ready { bytes: &self.bytes, place, hash_key, aside })
     }
 }
 
@@ -108,6 +138,7 @@ impl Prepared {
 pub struct Ready<'p> {
     bytes: &'p [u8],
     place: &'p Place,
+    hash_key: Option<HashKey>,
     aside: Option<&'p Creation>,
 }
 
@@ -120,7 +151,7 @@ impl<'p> Ready<'p> {
 
     /// The hash key that places it regardless of its partition key.
     pub fn explicit_hash_key(&self) -> Option<HashKey> {
-        self.place.hash_key
+        self.hash_key
     }
 
     /// Its creation context.
@@ -137,7 +168,15 @@ impl<'p> Ready<'p> {
         }
     }
 
-    pub(super) fn key_bytes(&self) -> &'p [u8] {
+    /// About how many bytes its payload and tags take in an aggregate.
+    pub fn encoded_len(&self) -> usize {
+        let aside = self.aside.map_or(0, |_| absolute_creation_len());
+        (self.place.end - self.place.data) as usize + aside
+    }
+
+    /// The bytes of its partition key.
+    #[inline]
+    pub fn key_bytes(&self) -> &'p [u8] {
         &self.bytes[self.place.start as usize..self.place.data as usize]
     }
 

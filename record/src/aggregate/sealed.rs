@@ -8,12 +8,16 @@ use crate::digest::{self, Chain};
 /// An aggregate that lacks its MD5: what [`Builder::take_unsealed`](super::Builder::take_unsealed) gives.
 #[derive(Debug)]
 #[must_use = "without its MD5 it is no aggregate"]
-pub struct Unsealed(Vec<u8>);
+pub struct Unsealed {
+    bytes: Vec<u8>,
+    /// Where the blob begins.
+    start: usize,
+}
 
 impl Unsealed {
-    /// Begins with the magic, and has room for the MD5.
-    pub(super) fn new(blob: Vec<u8>) -> Self {
-        Self(blob)
+    /// From `start` on there is the magic and all that follows it, and room for the MD5.
+    pub(super) fn new(bytes: Vec<u8>, start: usize) -> Self {
+        Self { bytes, start }
     }
 
     /// The blob.
@@ -32,17 +36,17 @@ impl Unsealed {
 
     /// Bytes of the blob, the MD5 included.
     pub fn blob_len(&self) -> usize {
-        self.0.len() + DIGEST_LEN
+        self.bytes.len() - self.start + DIGEST_LEN
     }
 
     fn text(&self) -> &[u8] {
-        &self.0[MAGIC.len()..]
+        &self.bytes[self.start + MAGIC.len()..]
     }
 
     fn end(mut self, chain: Chain) -> Bytes {
         let text = self.text();
         let digest = chain.finish(&text[digest::whole(text.len())..], text.len());
-        self.0.extend_from_slice(&digest);
-        self.0.into()
+        self.bytes.extend_from_slice(&digest);
+        Bytes::from(self.bytes).slice(self.start..)
     }
 }
