@@ -35,6 +35,7 @@ pub(crate) async fn run(stream: Arc<dyn Stream>, entries: Vec<Entry>, patience: 
                     fault: error.fault,
                     message: Arc::new(error.to_string()),
                     code: error.code,
+                    shared: false,
                 })
             })
             .collect(),
@@ -55,5 +56,7 @@ pub(crate) async fn run(stream: Arc<dyn Stream>, entries: Vec<Entry>, patience: 
 
 /// The same trouble for every entry.
 pub(crate) fn all(entries: usize, fault: Fault, code: &str, message: String) -> Vec<Result<Stored, Trouble>> {
-    vec![Err(Trouble { fault, code: code.to_owned(), message: Arc::new(message) }); entries]
+    // Where the stream is gone, it is gone for each of them.
+    let shared = entries > 1 && code != "ResourceNotFoundException";
+    vec![Err(Trouble { fault, code: code.to_owned(), message: Arc::new(message), shared }); entries]
 }

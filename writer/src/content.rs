@@ -75,6 +75,27 @@ impl<'b> Content<'b> {
         }
     }
 
+    /// Something of its encoded text, for who wants that near.
+    #[inline]
+    pub(crate) fn first_byte(self) -> u8 {
+        match self {
+            Content::Record(ready, _) => ready.key_bytes().first().copied().unwrap_or_default(),
+            // Those of an aggregate lie together as they are, and were parsed a moment ago.
+            Content::Member(..) => 0,
+        }
+    }
+
+    /// The length of an aggregate of it alone.
+    pub(crate) fn len_alone(self) -> usize {
+        let builder = Builder::new();
+        match self {
+            Content::Record(ready, origin) => builder.len_with_ready(&ready, origin),
+            Content::Member(aggregate, place, origin) => {
+                Self::member(aggregate, place).map_or(0, |member| builder.len_with_member(&member, origin))
+            }
+        }
+    }
+
     pub(crate) fn push_to(self, builder: &mut Builder) {
         match self {
             Content::Record(ready, origin) => builder.push_ready(&ready, origin),

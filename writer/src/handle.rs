@@ -6,23 +6,23 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use headworks_record::aggregate::{self, Prepared};
-use headworks_record::{Creation, HashKey, key};
+use headworks_record::{aggregate, key};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, TryAcquireError, mpsc, oneshot};
 use tokio::time::Instant;
 
+use crate::batch::Batch;
 use crate::config::Config;
 use crate::content::{Contents, Unit};
 use crate::hot::HotKey;
 use crate::item::Item;
 use crate::outcome::{Failure, Outcome, Put};
 use crate::outcomes::Outcomes;
-use crate::parcel::{Encoded, Parcel};
+use crate::parcel::Parcel;
 use crate::stats::{self, Counters, Stats};
 
 /// A batch on its way to the service task.
 #[derive(Debug)]
-pub(crate) struct Batch {
+pub(crate) struct Taken {
     pub(crate) contents: Contents,
     /// One for each, in their order.
     pub(crate) items: Vec<Item>,
@@ -34,7 +34,7 @@ pub(crate) struct Batch {
 
 #[derive(Debug)]
 pub(crate) enum Message {
-    Put(Batch),
+    Put(Taken),
     Drain(oneshot::Sender<()>),
 }
 
@@ -99,16 +99,12 @@ impl Refused {
 /// What holding a record costs in the budget beside its bytes.
 const HELD: usize = 256;
 
-/// Beside the data there are at most a key, headers and an envelope, all of them bounded.
-const MOST_BESIDE_DATA: usize = 16 * 1024;
+/// Beside a record's own bytes an aggregate has at most an envelope, an origin and fields' lengths.
+const MOST_BESIDE: usize = 4 * 1024;
 
 fn check_size(config: &Config, put: &Put) -> Result<(), Failure> {
-    let limit = config.max_record_bytes;
-    if put.record.data.len() + MOST_BESIDE_DATA <= limit {
-        return Ok(());
-    }
-    let label = headworks_record::key::MAX_KEY_CHARS;
-    fits(aggregate::Builder::new().len_with(&put.record, put.origin.as_deref()) + label, limit)
+    let bytes = aggregate::Builder::new().len_with(&put.record, put.origin.as_deref());
+    fits(bytes + key::MAX_KEY_CHARS, config.max_record_bytes)
 }
 
 fn weight_of(puts: &[Put]) -> usize {
@@ -124,6 +120,18 @@ impl Handle {
         self.hand_over(Unpacked::records(&self.config, puts), permit).await
     }
 
+    /// As [`put`](Self::put), for records that were encoded as they came.
+    pub async fn put_batch(&self, batch: Batch) -> Result<Ticket, Refused> {
+        let permit = self.room_for(batch.user_bytes() + batch.len() * HELD).await?;
+        self.hand_over(Unpacked::batch(&self.config, batch), permit).await
+    }
+
+    /// As [`try_put`](Self::try_put), for records that were encoded as they came.
+    pub async fn try_put_batch(&self, batch: Batch) -> Result<Ticket, Refused> {
+        let permit = self.room_now(batch.user_bytes() + batch.len() * HELD)?;
+        self.hand_over(Unpacked::batch(&self.config, batch), permit).await
+    }
+
     /// Hands over records and members of encoded aggregates, waiting for room. Records of one key keep the
     /// order in which they are given; there is one outcome for each record and each member, in order.
     ///
@@ -136,14 +144,7 @@ impl Handle {
 
     /// Hands over a batch, or says at once that there is no room.
     pub async fn try_put(&self, puts: Vec<Put>) -> Result<Ticket, Refused> {
-        let bytes = self.check(weight_of(&puts))?;
-        let permit = Arc::clone(&self.budget).try_acquire_many_owned(bytes).map_err(|error| match error {
-            TryAcquireError::Closed => Refused::Stopped,
-            TryAcquireError::NoPermits => Refused::Full {
-                limit: self.config.max_buffered_bytes,
-                retry_after: Duration::from_millis(100),
-            },
-        })?;
+        let permit = self.room_now(weight_of(&puts))?;
         self.hand_over(Unpacked::records(&self.config, puts), permit).await
     }
 
@@ -194,128 +195,91 @@ impl Handle {
         Arc::clone(&self.budget).acquire_many_owned(bytes).await.map_err(|_closed| Refused::Stopped)
     }
 
-    async fn hand_over(
-        &self,
-        unpacked: Unpacked<'_>,
-        permit: OwnedSemaphorePermit,
-    ) -> Result<Ticket, Refused> {
+    fn room_now(&self, bytes: usize) -> Result<OwnedSemaphorePermit, Refused> {
+        let bytes = self.check(bytes)?;
+        Arc::clone(&self.budget).try_acquire_many_owned(bytes).map_err(|error| match error {
+            TryAcquireError::Closed => Refused::Stopped,
+            TryAcquireError::NoPermits => Refused::Full {
+                limit: self.config.max_buffered_bytes,
+                retry_after: Duration::from_millis(100),
+            },
+        })
+    }
+
+    async fn hand_over(&self, unpacked: Unpacked, permit: OwnedSemaphorePermit) -> Result<Ticket, Refused> {
         let (answer, outcomes) = oneshot::channel();
-        let Unpacked { contents, items, unfit, .. } = unpacked;
+        let Unpacked { contents, items, unfit } = unpacked;
         let records = contents.len();
-        let message = Message::Put(Batch { contents, items, unfit, answer, permit });
+        let message = Message::Put(Taken { contents, items, unfit, answer, permit });
         self.queue.send(message).await.map_err(|_closed| Refused::Stopped)?;
         stats::add(&self.counters.records, records as u64);
         Ok(Ticket { outcomes, records })
     }
 }
 
-/// Makes items of what is handed over, and prepares its records. Done by whoever hands it over: the records are in its
-/// cache, and their memory came from there.
-struct Unpacked<'c> {
-    config: &'c Config,
-    deadline: Instant,
+/// What is handed over, as the service takes it. Made by whoever hands it over: the records are in its cache, and their
+/// memory came from there.
+struct Unpacked {
     contents: Contents,
     items: Vec<Item>,
     unfit: Vec<(u32, Failure)>,
 }
 
-impl<'c> Unpacked<'c> {
-    fn new(config: &'c Config, records: usize) -> Self {
-        let deadline = Instant::now() + config.deadline();
-        let contents = Contents::Records(Prepared::default());
-        Self { config, deadline, contents, items: Vec::with_capacity(records), unfit: Vec::new() }
-    }
-
-    fn records(config: &'c Config, puts: Vec<Put>) -> Self {
+impl Unpacked {
+    fn records(config: &Config, puts: Vec<Put>) -> Self {
         if puts.iter().any(|put| put.origin.is_some()) {
             return Self::parcels(config, puts.into_iter().map(Parcel::Record).collect());
         }
-        let mut unpacked = Self::new(config, puts.len());
-        // Eight keys at a time take little longer than one.
-        let keyed = puts.iter().map(|put| &put.record).filter(|record| record.explicit_hash_key.is_none());
-        let mut hashes = key::hashes_of(keyed.map(|record| record.key.as_str())).into_iter();
-        let bytes = puts.iter().map(|put| put.record.user_bytes()).sum();
-        let mut prepared = Prepared::with_capacity(puts.len(), bytes);
-        for put in puts {
-            let hash = put.record.explicit_hash_key.or_else(|| hashes.next());
-            unpacked.add_record(&put, hash.unwrap_or_else(|| put.record.hash_key()));
-            prepared.push(&put.record);
-        }
-        unpacked.contents = Contents::Records(prepared);
-        unpacked
+        Self::batch(config, Batch::of_puts(&puts, Instant::now() + config.deadline()))
     }
 
-    fn parcels(config: &'c Config, parcels: Vec<Parcel>) -> Self {
-        let mut unpacked = Self::new(config, parcels.iter().map(Parcel::records).sum());
-        let mut units = Vec::with_capacity(unpacked.items.capacity());
-        let mut prepared = Prepared::default();
+    fn batch(config: &Config, batch: Batch) -> Self {
+        let (prepared, items) = batch.finish();
+        Self::checked(config, Contents::Records(prepared), items)
+    }
+
+    fn parcels(config: &Config, parcels: Vec<Parcel>) -> Self {
+        let deadline = Instant::now() + config.deadline();
+        let puts: Vec<&Put> = parcels.iter().filter_map(Parcel::record).collect();
+        let (prepared, items) = Batch::of_puts(puts, deadline).finish();
+        let (mut records, mut of_records) = (0, items.into_iter());
+        let mut items = Vec::with_capacity(parcels.iter().map(Parcel::records).sum());
+        let mut units = Vec::with_capacity(items.capacity());
         for parcel in parcels {
             match parcel {
                 Parcel::Record(put) => {
-                    unpacked.add_record(&put, put.record.hash_key());
-                    units.push(Unit::Record(prepared.len() as u32, put.origin));
-                    prepared.push(&put.record);
+                    let Some(item) = of_records.next() else { continue };
+                    items.push(Item { place: units.len() as u32, ..item });
+                    units.push(Unit::Record(records, put.origin));
+                    records += 1;
                 }
                 Parcel::Members(encoded) => {
                     for (place, bytes) in encoded.members() {
-                        unpacked.add_member(&encoded, place, bytes);
+                        let Some(item) = encoded.item(place, bytes, deadline) else { continue };
+                        items.push(Item { place: units.len() as u32, ..item });
                         let (aggregate, origin) = (Arc::clone(&encoded.aggregate), encoded.origin.clone());
                         units.push(Unit::Member(aggregate, place, origin));
                     }
                 }
             }
         }
-        unpacked.contents = Contents::Units(prepared, units);
-        unpacked
+        Self::checked(config, Contents::Units(prepared, units), items)
     }
 
-    fn add_record(&mut self, put: &Put, hash: HashKey) {
-        let record = &put.record;
-        let bytes = record.user_bytes();
-        // Names and lengths of fields, of a creation context and of each header.
-        let encoded = bytes + 64 + 8 * record.headers.len();
-        let sampled = record.headers.creation().is_some_and(Creation::is_sampled);
-        self.add(check_size(self.config, put), hash, put.deadline, sampled, (bytes, encoded));
-    }
-
-    fn add_member(&mut self, encoded: &Encoded, place: u32, bytes: usize) {
-        let Some(member) = encoded.aggregate.member(place as usize) else { return };
-        let limit = self.config.max_record_bytes;
-        let alone = || aggregate::Builder::new().len_with_member(&member, encoded.origin.as_deref());
-        let fits = match bytes + MOST_BESIDE_DATA {
-            most if most <= limit => Ok(()),
-            _ => fits(alone() + headworks_record::key::MAX_KEY_CHARS, limit),
-        };
-        // Checked when the parcel was made.
-        let hash = member.hash_key().unwrap_or_else(|_| key::hash_of(member.key()));
-        let sampled = member.known_creation().is_some_and(Creation::is_sampled);
-        self.add(fits, hash, encoded.deadline, sampled, (member.user_bytes(), bytes + 8));
-    }
-
-    fn add(
-        &mut self,
-        fits: Result<(), Failure>,
-        hash: HashKey,
-        deadline: Option<Instant>,
-        sampled: bool,
-        (user_bytes, encoded_bytes): (usize, usize),
-    ) {
-        let place = self.items.len() as u32;
-        if let Err(failure) = fits {
-            self.unfit.push((place, failure));
-        }
-        self.items.push(Item {
-            hash,
-            deadline: deadline.unwrap_or(self.deadline),
-            last: None,
-            batch: 0,
-            place,
-            attempts: 0,
-            user_bytes: user_bytes as u32,
-            encoded_bytes: encoded_bytes as u32,
-            maybe_stored: false,
-            sampled,
+    /// Finds what does not fit into a Kinesis record.
+    fn checked(config: &Config, contents: Contents, items: Vec<Item>) -> Self {
+        let limit = config.max_record_bytes;
+        let unfit = items.iter().filter_map(|item| {
+            // Beside its own bytes there are those of the envelope, an origin and the label, all of them bounded.
+            if item.encoded_bytes as usize + MOST_BESIDE <= limit {
+                return None;
+            }
+            let content = contents.get(item.place as usize)?;
+            let bytes = content.len_alone() + key::MAX_KEY_CHARS;
+            fits(bytes, limit).err().map(|failure| (item.place, failure))
         });
+        let unfit = unfit.collect();
+        Self { contents, items, unfit }
     }
 }
 

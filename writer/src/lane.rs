@@ -14,6 +14,9 @@ use crate::hot::Watch;
 use crate::item::Item;
 use crate::stream::{Capacity, Entry};
 
+/// Records whose memory is asked for at a time: about as many as a core can wait for.
+const AHEAD: usize = 12;
+
 /// Aggregates are built for at most this ratio: what shrinks better leaves room.
 const MOST_RATIO: f64 = 16.0;
 
@@ -90,6 +93,8 @@ pub(crate) struct Lane {
     /// Until when a failed aggregate pauses.
     pub(crate) not_before: Option<Instant>,
     pub(crate) failures: u32,
+    /// What goes next goes in a call of its own: a call that it shared was refused as a whole.
+    pub(crate) alone: bool,
     last_sent: Option<Instant>,
     /// No item's deadline is earlier than this; `None` while there are none.
     earliest: Option<Instant>,
@@ -113,6 +118,7 @@ impl Lane {
             in_flight: false,
             not_before: None,
             failures: 0,
+            alone: false,
             last_sent: None,
             earliest: None,
             timer: None,
@@ -264,7 +270,14 @@ impl Lane {
         batches: &Batches,
     ) -> (Vec<Item>, Unsealed) {
         let mut members = 0;
-        for content in self.waiting.iter().map(|item| batches.content(item)) {
+        let contents = || self.waiting.iter().map(|item| batches.content(item));
+        let mut ahead = contents();
+        for (at, content) in contents().enumerate() {
+            if at % AHEAD == 0 {
+                // The records come from other cores. Asked for together, they are waited for together.
+                let asked = ahead.by_ref().take(AHEAD).flatten().map(|content| content.first_byte());
+                std::hint::black_box(asked.fold(0, |all, byte| all ^ byte));
+            }
             match content {
                 // One that is too large for an aggregate goes alone.
                 Some(content) if members == 0 => content.push_to(builder),

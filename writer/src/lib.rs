@@ -30,6 +30,7 @@
 #![warn(missing_docs)]
 
 mod answers;
+mod batch;
 mod batches;
 mod body;
 mod call;
@@ -49,6 +50,7 @@ mod service;
 mod stats;
 mod stream;
 
+pub use batch::Batch;
 pub use config::{Config, ConfigError, DEFAULT_AGGREGATE_BYTES};
 pub use handle::{Handle, Refused, Ticket};
 pub use hot::HotKey;

@@ -2,10 +2,11 @@
 
 use std::sync::Arc;
 
-use headworks_record::PartitionKey;
 use headworks_record::aggregate::{Aggregate, Error, Origin};
+use headworks_record::{Creation, PartitionKey, key};
 use tokio::time::Instant;
 
+use crate::item::Item;
 use crate::outcome::Put;
 
 /// What [`Handle::put_parcels`](crate::Handle::put_parcels) takes: a record, or members of an aggregate.
@@ -23,6 +24,13 @@ impl Parcel {
         match self {
             Parcel::Record(_) => 1,
             Parcel::Members(encoded) => encoded.len(),
+        }
+    }
+
+    pub(crate) fn record(&self) -> Option<&Put> {
+        match self {
+            Parcel::Record(put) => Some(put),
+            Parcel::Members(_) => None,
         }
     }
 
@@ -101,6 +109,24 @@ impl Encoded {
             let place = self.places.as_ref().map_or(i as u32, |places| places[i]);
             let member = self.aggregate.member(place as usize)?;
             Some((place, member.encoded_len() + member.key().len()))
+        })
+    }
+
+    /// The item of the member at this place; its own place is the caller's to tell.
+    pub(crate) fn item(&self, place: u32, bytes: usize, deadline: Instant) -> Option<Item> {
+        let member = self.aggregate.member(place as usize)?;
+        Some(Item {
+            // Checked when the parcel was made.
+            hash: member.hash_key().unwrap_or_else(|_| key::hash_of(member.key())),
+            deadline: self.deadline.unwrap_or(deadline),
+            last: None,
+            batch: 0,
+            place,
+            attempts: 0,
+            user_bytes: member.user_bytes() as u32,
+            encoded_bytes: (bytes + 8) as u32,
+            maybe_stored: false,
+            sampled: member.known_creation().is_some_and(Creation::is_sampled),
         })
     }
 

@@ -36,6 +36,8 @@ pub(crate) struct Trouble {
     pub(crate) fault: Fault,
     pub(crate) code: String,
     pub(crate) message: Arc<String>,
+    /// The call was refused as a whole: perhaps for the sake of another aggregate in it.
+    pub(crate) shared: bool,
 }
 
 /// A lane of an older shard map that still has an aggregate in flight: its keys stay closed.
@@ -141,6 +143,10 @@ impl Schedule {
                 self.watch_deadline(index);
                 continue;
             }
+            if self.lanes[index].alone && !call.is_empty() {
+                self.queue(index);
+                continue;
+            }
             let lane = &mut self.lanes[index];
             lane.seal(&self.sealing, &mut self.builder, answers.batches(), now, hurry);
             let bytes = lane.front.as_ref().map_or(0, Sealed::bytes);
@@ -155,8 +161,11 @@ impl Schedule {
                 let limiter = &mut self.limiters[index / usize::from(self.lanes_per_shard.get())];
                 limiter.take(bytes);
                 lane.look_for_hot_keys(&sealed, limiter.is_on(), answers.batches(), now);
-                let shard = lane.shard.clone();
+                let (shard, alone) = (lane.shard.clone(), lane.alone);
                 call.push(Flight { generation: self.generation, lane: index, shard, sealed, sent: now });
+                if alone {
+                    break;
+                }
             }
         }
         Sealed::complete(call.iter_mut().map(|flight| &mut flight.sealed));
@@ -176,13 +185,23 @@ impl Schedule {
             Ok(stored) if stored.shard == flight.shard => {
                 self.close(&flight);
                 if flight.generation == self.generation {
-                    self.lanes[flight.lane].failures = 0;
+                    let lane = &mut self.lanes[flight.lane];
+                    (lane.failures, lane.alone) = (0, false);
                 }
                 place(&flight.sealed, stored, answers);
             }
             Ok(stored) => self.parked.push((flight, stored)),
+            Err(trouble) if trouble.fault == Fault::Permanent && trouble.shared => {
+                if flight.generation == self.generation {
+                    self.lanes[flight.lane].alone = true;
+                }
+                self.put_back(flight, &trouble, now, rng);
+            }
             Err(trouble) if trouble.fault == Fault::Permanent => {
                 self.close(&flight);
+                if flight.generation == self.generation {
+                    self.lanes[flight.lane].alone = false;
+                }
                 let failure = Failure::Refused { code: trouble.code, message: trouble.message.to_string() };
                 flight.sealed.items.iter().for_each(|item| answers.failed(item, failure.clone()));
             }

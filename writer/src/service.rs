@@ -20,7 +20,7 @@ use crate::answers::Answers;
 use crate::batches::Batches;
 use crate::call::{self, Answered};
 use crate::config::{Config, ConfigError};
-use crate::handle::{Batch, Handle, HotKeys, Message};
+use crate::handle::{Handle, HotKeys, Message, Taken};
 use crate::hot::HotKey;
 use crate::item::Item;
 use crate::outcome::Failure;
@@ -238,12 +238,12 @@ impl Writer {
     fn take(&mut self, message: Message) {
         match message {
             Message::Drain(done) => self.drains.push(done),
-            Message::Put(batch) => self.accept(batch),
+            Message::Put(taken) => self.accept(taken),
         }
     }
 
-    fn accept(&mut self, batch: Batch) {
-        let Batch { contents, items, unfit, answer, permit } = batch;
+    fn accept(&mut self, taken: Taken) {
+        let Taken { contents, items, unfit, answer, permit } = taken;
         if items.is_empty() {
             let _ = answer.send(Outcomes::open(0));
             return;

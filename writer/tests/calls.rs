@@ -8,7 +8,7 @@ use std::time::Duration;
 use common::{MemoryStream, Misbehaviour};
 use headworks_record::aggregate::Builder;
 use headworks_record::{HashKey, Record};
-use headworks_writer::{Config, Handle, Put, Refused, Writer};
+use headworks_writer::{Config, Failure, Fault, Handle, Put, Refused, Writer};
 
 async fn start(shards: u128, config: Config) -> (MemoryStream, Handle) {
     let stream = MemoryStream::new(shards, 1);
@@ -102,4 +102,42 @@ async fn what_is_held_reaches_the_budget_and_not_one_byte_beyond() {
     writer.put(batch(LIMIT - 2 * beside)).await.unwrap().await.remove(0).unwrap();
     let refused = writer.put(batch(LIMIT - 2 * beside + 1)).await.unwrap_err();
     assert_eq!(refused, Refused::BatchTooLarge { bytes: LIMIT + 1, limit: LIMIT });
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_call_refused_as_a_whole_fails_only_what_it_was_refused_for() {
+    const SHARDS: u128 = 4;
+    let (stream, writer) = start(SHARDS, Config::default()).await;
+    stream.with(|state| state.refuse_larger = Some(1000));
+    let puts = |sizes: [usize; SHARDS as usize]| {
+        sizes
+            .iter()
+            .zip(0..)
+            .map(|(size, shard)| Put::new(record(shard, SHARDS, vec![b'x'; *size])))
+            .collect()
+    };
+    for sizes in [[10, 2000, 10, 10], [2000, 10, 10, 2000], [10; 4]] {
+        stream.with(|state| state.calls.clear());
+        let outcomes = writer.put(puts(sizes)).await.unwrap().await;
+        for (size, outcome) in sizes.iter().zip(&outcomes) {
+            assert_eq!(outcome.is_ok(), *size < 1000, "{outcome:?}");
+            let refused =
+                matches!(outcome, Err(Failure::Refused { code, .. }) if code == "InvalidArgumentException");
+            assert_eq!(refused, *size > 1000, "{outcome:?}");
+        }
+        // Once they have been alone, they go together again.
+        let expected = if sizes.contains(&2000) { vec![4, 1, 1, 1, 1] } else { vec![4] };
+        assert_eq!(stream.with(|state| state.calls.clone()), expected);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stream_that_is_gone_is_gone_for_every_entry_at_once() {
+    let (stream, writer) = start(4, Config::default()).await;
+    stream.with(|state| state.refuse_all = Some((Fault::Permanent, "ResourceNotFoundException")));
+    let puts = (0..4).map(|shard| Put::new(record(shard, 4, vec![1]))).collect();
+    for outcome in writer.put(puts).await.unwrap().await {
+        assert!(matches!(outcome, Err(Failure::Refused { .. })), "{outcome:?}");
+    }
+    assert_eq!(writer.stats().calls, 1);
 }

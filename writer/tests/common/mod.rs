@@ -57,6 +57,8 @@ pub struct State {
     /// Whether shards take 1 MiB and 1,000 records per second and no more.
     pub limited: bool,
     pub refuse_all: Option<(Fault, &'static str)>,
+    /// Refuses every call as a whole that has an entry of more bytes of data.
+    pub refuse_larger: Option<usize>,
     rng: SmallRng,
     sequence: u64,
 }
@@ -90,6 +92,7 @@ impl MemoryStream {
             straggling_label: None,
             limited: false,
             refuse_all: None,
+            refuse_larger: None,
             rng: SmallRng::seed_from_u64(seed),
             sequence: 0,
         })))
@@ -262,6 +265,10 @@ impl State {
             && entries.iter().any(|entry| entry.partition_key.contains(label))
         {
             late += 60_000;
+        }
+        if self.refuse_larger.is_some_and(|most| entries.iter().any(|entry| entry.data.len() > most)) {
+            let (code, message) = ("InvalidArgumentException".into(), "told to".into());
+            return (Err(CallError { fault: Fault::Permanent, code, message }), 0);
         }
         if let Some((fault, code)) = self.refuse_all {
             return (Err(CallError { fault, code: code.into(), message: "told to".into() }), late);
