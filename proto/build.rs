@@ -14,23 +14,27 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         .bytes(".headworks.v1")
         .compile_fds(descriptors.clone())?;
 
-    // What a gateway reads, over a record whose texts are slices too: see src/wire.rs.
+    // The server of a gateway, over requests that borrow from the received message: see src/wire.rs.
     let again = out.join("wire");
     std::fs::create_dir_all(&again)?;
-    let mut server = tonic_prost_build::configure()
-        .build_client(false)
-        .out_dir(again)
-        .extern_path(".headworks.v1.Record", "crate::wire::Record")
-        .extern_path(".headworks.v1.PutStreamRequest.Batch", "crate::wire::Batch");
-    for same in SAME {
-        server = server.extern_path(format!(".headworks.v1.{same}"), format!("crate::v1::{same}"));
+    let mut server =
+        tonic_prost_build::configure().build_client(false).out_dir(again).codec_path("crate::wire::Codec");
+    for message in OTHERS {
+        server = server.extern_path(format!(".headworks.v1.{message}"), format!("crate::v1::{message}"));
+    }
+    for request in READ {
+        server = server.extern_path(format!(".headworks.v1.{request}"), format!("crate::wire::{request}"));
     }
     server.compile_fds(descriptors)?;
     Ok(())
 }
 
-/// Messages that hold no records of a request.
-const SAME: [&str; 10] = [
+/// Requests that are read in place.
+const READ: [&str; 2] = ["PutRequest", "PutStreamRequest"];
+
+/// Every other message.
+const OTHERS: [&str; 11] = [
+    "Record",
     "Header",
     "CreationContext",
     "PutResponse",

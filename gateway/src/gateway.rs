@@ -282,6 +282,7 @@ impl Gateway {
         };
         let server = Server::builder()
             .max_concurrent_streams(memory::CALLS_PER_CONNECTION)
+            .max_frame_size(memory::FRAME)
             .http2_keepalive_interval(Some(KEEPALIVE.0))
             .http2_keepalive_timeout(Some(KEEPALIVE.1))
             .add_routes(routes)

@@ -4,11 +4,20 @@ use std::sync::Arc;
 
 use futures_util::future::{Either, ready};
 use headworks_proto::v1;
-use headworks_writer::{self as writer, Failure, Landed, Outcomes, Put};
+use headworks_writer::{self as writer, Batch, Failure, Landed, Outcomes, Put};
 
 use crate::call;
 use crate::shared::Inbound;
 use crate::spool;
+
+/// Records that are handed over.
+#[derive(Debug)]
+pub(crate) enum Load {
+    /// To the writer.
+    Batch(Batch),
+    /// To the spool.
+    Puts(Vec<Put>),
+}
 
 /// What became of a record that was taken.
 #[derive(Debug)]
@@ -101,18 +110,32 @@ pub(crate) enum Refused {
 
 impl Inbound {
     /// Hands over a batch, or says at once that there is no room.
-    pub(crate) async fn try_put(&self, puts: Vec<Put>) -> Result<Ticket, Refused> {
-        match &self.spool {
-            None => self.writer.try_put(puts).await.map(Ticket::Writer).map_err(Refused::Writer),
-            Some(spool) => spool.try_append(puts).await.map(Ticket::Spool).map_err(Refused::Spool),
+    pub(crate) async fn try_put(&self, load: Load) -> Result<Ticket, Refused> {
+        match (load, &self.spool) {
+            (Load::Batch(batch), _) => {
+                self.writer.try_put_batch(batch).await.map_err(Refused::Writer).map(Ticket::Writer)
+            }
+            (Load::Puts(puts), None) => {
+                self.writer.try_put(puts).await.map_err(Refused::Writer).map(Ticket::Writer)
+            }
+            (Load::Puts(puts), Some(spool)) => {
+                spool.try_append(puts).await.map_err(Refused::Spool).map(Ticket::Spool)
+            }
         }
     }
 
     /// Hands over a batch, waiting for room.
-    pub(crate) async fn put(&self, puts: Vec<Put>) -> Result<Ticket, Refused> {
-        match &self.spool {
-            None => self.writer.put(puts).await.map(Ticket::Writer).map_err(Refused::Writer),
-            Some(spool) => spool.append(puts).await.map(Ticket::Spool).map_err(Refused::Spool),
+    pub(crate) async fn put(&self, load: Load) -> Result<Ticket, Refused> {
+        match (load, &self.spool) {
+            (Load::Batch(batch), _) => {
+                self.writer.put_batch(batch).await.map_err(Refused::Writer).map(Ticket::Writer)
+            }
+            (Load::Puts(puts), None) => {
+                self.writer.put(puts).await.map_err(Refused::Writer).map(Ticket::Writer)
+            }
+            (Load::Puts(puts), Some(spool)) => {
+                spool.append(puts).await.map_err(Refused::Spool).map(Ticket::Spool)
+            }
         }
     }
 

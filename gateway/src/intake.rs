@@ -2,16 +2,17 @@
 
 use std::time::{Duration, SystemTime};
 
-use bytestring::ByteString;
+use bytes::Bytes;
 use headworks_proto::convert::{self, Identity};
 use headworks_proto::{MAX_BATCH_RECORDS, v1, wire};
-use headworks_record::Record;
+use headworks_record::Headers;
 use headworks_telemetry::Parent;
-use headworks_writer::Put;
+use headworks_writer::{Batch, Put};
 use tokio::time::Instant;
 
 use crate::answer::{Kin, Minted, Pending, Special};
 use crate::call;
+use crate::hand_over::Load;
 use crate::principal::Principal;
 use crate::protect::{self, Protection};
 use crate::shared::{Inbound, Shared};
@@ -73,31 +74,24 @@ pub(crate) struct Intake<'a> {
 }
 
 impl Intake<'_> {
-    /// Checks the batch's size, then each record: what goes to the writer, and what waits for it.
-    pub(crate) fn take(&self, records: Vec<wire::Record>) -> Result<(Vec<Put>, Pending), call::Error> {
+    /// Checks the batch's size, then each record: what is handed over, and what waits for it.
+    pub(crate) fn take(&self, records: &wire::Records) -> Result<(Load, Pending), call::Error> {
         match records.len() {
             0 => return Err(call::Error::EmptyBatch),
             1..=MAX_BATCH_RECORDS => {}
             records => return Err(call::Error::TooManyRecords { records }),
         }
-        let deadline = Some(Instant::now() + self.timeout);
-        let mut puts = Vec::with_capacity(records.len());
+        let deadline = Instant::now() + self.timeout;
+        let mut load = match self.inbound.spool {
+            None => Load::Batch(Batch::with_capacity(records.len(), records.user_bytes(), deadline)),
+            Some(_) => Load::Puts(Vec::with_capacity(records.len())),
+        };
         let mut pending = Pending { records: records.len(), special: Vec::new(), arrived: SystemTime::now() };
         let protection = self.inbound.protection();
-        for (place, wire) in records.into_iter().enumerate() {
-            let checked = self.check(wire, &protection).and_then(|(record, minted)| {
-                let put = Put { record, origin: None, deadline };
-                if self.inbound.spool.is_some() {
-                    // Once it is spooled there is nobody to tell.
-                    self.inbound.writer.check_size(&put)?;
-                }
-                Ok((put, minted))
-            });
-            let special = match checked {
-                Ok((put, minted)) => {
-                    puts.push(put);
-                    minted.map(Special::Minted)
-                }
+        let mut headers = Vec::new();
+        for (place, wire) in records.iter().enumerate() {
+            let special = match self.check(wire, &mut headers, &protection, deadline, &mut load) {
+                Ok(minted) => minted.map(Special::Minted),
                 Err(error) => Some(Special::Refused(v1::Error {
                     code: error.code().to_owned(),
                     message: error.to_string(),
@@ -107,18 +101,19 @@ impl Intake<'_> {
             };
             pending.special.extend(special.map(|special| (place, special)));
         }
-        Ok((puts, pending))
+        Ok((load, pending))
     }
 
-    fn check(
+    /// Checks a record and loads it.
+    fn check<'r>(
         &self,
-        mut wire: wire::Record,
+        wire: wire::Record<'r>,
+        headers: &mut Vec<(&'r str, &'r str)>,
         protection: &Protection,
-    ) -> Result<(Record, Option<Minted>), Error> {
-        // The conversion lets go of the context that stands beside an id; it becomes a link.
-        let beside =
-            if wire.id.is_empty() { ByteString::new() } else { std::mem::take(&mut wire.traceparent) };
-        let (mut record, identity) = convert::from_wire(wire)?;
+        deadline: Instant,
+        load: &mut Load,
+    ) -> Result<Option<Minted>, Error> {
+        let (mut record, identity) = convert::check(wire, headers)?;
         let (bytes, limit) = (record.user_bytes(), self.shared.config.max_record_bytes);
         if bytes > limit {
             return Err(Error::TooLarge { bytes, limit });
@@ -132,7 +127,16 @@ impl Intake<'_> {
             });
         }
         // Nothing below sees the payload as it came.
-        record.data = protection.apply(&record.headers, record.data, limit)?;
+        let protected = protection
+            .concerns_anything()
+            .then(|| {
+                let headers = Headers::from_wire(record.headers.iter().copied());
+                protection.apply(&headers, Bytes::copy_from_slice(record.data), limit)
+            })
+            .transpose()?;
+        if let Some(protected) = &protected {
+            record.data = protected;
+        }
         let minter = &self.shared.minter;
         let (creation, kin) = match identity {
             Identity::Minted(_) if !self.principal.may_mint => {
@@ -145,17 +149,26 @@ impl Intake<'_> {
             }
             Identity::None => (minter.mint(self.caller), Some(Kin::Child(self.caller))),
             Identity::Id(id) => {
-                let link = match &*beside {
+                let link = match wire.traceparent() {
                     "" => self.caller,
                     text => Parent::from_traceparent(text).map_err(convert::Error::from)?,
                 };
-                let creation = minter.mint_for_id(&self.principal.name, &self.inbound.name, &id);
+                let creation = minter.mint_for_id(&self.principal.name, &self.inbound.name, id);
                 (creation, Some(Kin::Linked(link)))
             }
         };
-        record.headers.set_creation(creation);
+        record.creation = Some(creation);
+        match load {
+            Load::Batch(batch) => batch.push(&record),
+            Load::Puts(puts) => {
+                let record = record.to_record().map_err(convert::Error::from)?;
+                let put = Put { record, origin: None, deadline: Some(deadline) };
+                // Once it is spooled there is nobody to tell.
+                self.inbound.writer.check_size(&put)?;
+                puts.push(put);
+            }
+        }
         // A span of it is told from here only if the gateway minted it, and somebody wants spans.
-        let minted = kin.filter(|_| self.shared.tracer.wants(&creation)).map(|kin| Minted { creation, kin });
-        Ok((record, minted))
+        Ok(kin.filter(|_| self.shared.tracer.wants(&creation)).map(|kin| Minted { creation, kin }))
     }
 }

@@ -42,7 +42,7 @@ impl<T: TryInto<Duration> + Debug + Copy> Unary<'_, T> {
     pub(crate) async fn put(
         self,
         shared: &Arc<Shared>,
-        records: Vec<wire::Record>,
+        records: wire::Records,
         held: impl Send + 'static,
     ) -> Result<Vec<v1::RecordResult>, call::Error> {
         shared.check_open()?;
@@ -56,9 +56,10 @@ impl<T: TryInto<Duration> + Debug + Copy> Unary<'_, T> {
             call::Error::of_quota(principal, exceeded)
         })?;
         let intake = Intake { shared, inbound, principal, caller, timeout };
-        let (puts, pending) = intake.take(records)?;
+        let (load, pending) = intake.take(&records)?;
+        drop(records);
         let ticket = inbound
-            .try_put(puts)
+            .try_put(load)
             .await
             .map_err(|refused| call::Error::from_refused(refused, &inbound.name))?;
         // A task of its own: the records stay on their way, and their spans are told, even if the

@@ -35,7 +35,7 @@ const MIB: usize = 1 << 20;
 const BUDGET: usize = 32 * MIB;
 const HTTP_BUFFER: usize = 16 * MIB;
 /// What the process may have, all in all; the gateway checks that its budgets fit below it.
-const CEILING: usize = 64 * MIB + 16 * (3 * MIB + MIB / 2) + 3 * RECEIVE + 2 * HTTP_BUFFER + BUDGET * 10 / 3;
+const CEILING: usize = 64 * MIB + 16 * (5 * MIB + MIB / 2) + 3 * RECEIVE + 2 * HTTP_BUFFER + BUDGET * 10 / 3;
 const RECEIVE: usize = 16 * MIB;
 const BATCH: usize = 256 * 1024;
 const RECORD: usize = 4096;

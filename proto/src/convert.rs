@@ -1,7 +1,7 @@
 //! From the wire to records and back, with every check that does not need the gateway's configuration.
 
 use headworks_record::{
-    Creation, HashKey, Headers, PartitionKey, Record, SpanId, TraceId, creation, headers, key,
+    Creation, HashKey, PartitionKey, Record, RecordRef, SpanId, TraceId, creation, headers, key,
 };
 
 use crate::{MAX_ID_BYTES, v1, wire};
@@ -67,8 +67,8 @@ impl Error {
 }
 
 /// What a client says about a record's identity; the gateway decides what to make of it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Identity {
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Identity<'r> {
     /// Nothing: the gateway mints a root, or a child of the call's own context.
     None,
     /// The client's context is the parent.
@@ -81,66 +81,84 @@ pub enum Identity {
         flags: u8,
     },
     /// Derived from the id; the client's context, if any, becomes a link.
-    Id(String),
+    Id(&'r str),
     /// Minted by one of our SDKs.
     Minted(Creation),
 }
 
-/// Checks a record from the wire, a [`v1::Record`] or a [`wire::Record`].
-pub fn from_wire(wire: impl Into<wire::Record>) -> Result<(Record, Identity), Error> {
-    let wire = wire.into();
+/// Checks a record of a request. It has no creation context yet: that is what the identity is for.
+///
+/// `headers` is where its names and values are put down, whatever was there before.
+pub fn check<'h, 'r: 'h>(
+    wire: wire::Record<'r>,
+    headers: &'h mut Vec<(&'r str, &'r str)>,
+) -> Result<(RecordRef<'h>, Identity<'r>), Error> {
     let identity = identity(&wire)?;
-    let mut headers = Headers::new();
-    for header in wire.headers {
-        if headers.get(&header.name).is_some() {
-            return Err(Error::RepeatedHeader { name: header.name.to_string() });
+    headers.clear();
+    let mut bytes = 0;
+    for (name, value) in wire.headers() {
+        if headers.iter().any(|(before, _)| *before == name) {
+            return Err(Error::RepeatedHeader { name: name.to_owned() });
         }
-        headers.set(header.name, header.value)?;
+        bytes = headers::check_next(headers.len(), bytes, name, value)?;
+        headers.push((name, value));
     }
-    let explicit_hash_key = match &*wire.explicit_hash_key {
+    let explicit_hash_key = match wire.explicit_hash_key() {
         "" => None,
         text => Some(text.parse::<HashKey>()?),
     };
-    Ok((Record { key: PartitionKey::new(wire.key)?, explicit_hash_key, headers, data: wire.data }, identity))
+    let key = wire.key();
+    PartitionKey::check(key)?;
+    Ok((RecordRef { key, explicit_hash_key, creation: None, headers, data: wire.data() }, identity))
 }
 
-fn identity(wire: &wire::Record) -> Result<Identity, Error> {
-    if wire.id.len() > MAX_ID_BYTES {
-        return Err(Error::IdTooLong { bytes: wire.id.len() });
+/// The record of a message, with the creation context that one of our SDKs has given it, if any.
+pub fn from_wire(message: v1::Record) -> Result<Record, Error> {
+    let records = wire::Records::from(vec![message]);
+    let mut headers = Vec::new();
+    // There is one; none would have no key either.
+    let record = records.iter().next().ok_or(key::Error::Empty)?;
+    let (record, identity) = check(record, &mut headers)?;
+    let creation = match identity {
+        Identity::Minted(creation) => Some(creation),
+        Identity::None | Identity::Parent { .. } | Identity::Id(_) => None,
+    };
+    Ok(RecordRef { creation, ..record }.to_record()?)
+}
+
+fn identity<'r>(wire: &wire::Record<'r>) -> Result<Identity<'r>, Error> {
+    let id = wire.id();
+    if id.len() > MAX_ID_BYTES {
+        return Err(Error::IdTooLong { bytes: id.len() });
     }
-    if let Some(creation) = &wire.creation {
-        if !wire.id.is_empty() {
+    if let Some(creation) = wire.creation() {
+        if !id.is_empty() {
             return Err(Error::TwoIdentities);
         }
-        return Ok(Identity::Minted(creation_from_wire(creation)?));
+        return Ok(Identity::Minted(minted(creation)?));
     }
-    if !wire.id.is_empty() {
-        return Ok(Identity::Id(wire.id.to_string()));
+    if !id.is_empty() {
+        return Ok(Identity::Id(id));
     }
-    if wire.traceparent.is_empty() {
+    if wire.traceparent().is_empty() {
         return Ok(Identity::None);
     }
-    let (trace_id, span_id, flags) = Creation::parse_traceparent(&wire.traceparent)?;
+    let (trace_id, span_id, flags) = Creation::parse_traceparent(wire.traceparent())?;
     Ok(Identity::Parent { trace_id, span_id, flags })
 }
 
-fn creation_from_wire(wire: &v1::CreationContext) -> Result<Creation, Error> {
+fn minted(context: wire::Context<'_>) -> Result<Creation, Error> {
+    let wire::Context { trace_id, span_id, flags, created_unix_ms } = context;
     let bad = |what: String| Error::Creation { what };
-    let trace_id: [u8; 16] = wire.trace_id[..]
-        .try_into()
-        .map_err(|_| bad(format!("a trace id of {} bytes", wire.trace_id.len())))?;
+    let trace_id: [u8; 16] =
+        trace_id.try_into().map_err(|_| bad(format!("a trace id of {} bytes", trace_id.len())))?;
     let span_id: [u8; 8] =
-        wire.span_id[..].try_into().map_err(|_| bad(format!("a span id of {} bytes", wire.span_id.len())))?;
+        span_id.try_into().map_err(|_| bad(format!("a span id of {} bytes", span_id.len())))?;
     if trace_id == [0; 16] || span_id == [0; 8] {
         return Err(bad("an id that is all zero".to_owned()));
     }
-    let flags = u8::try_from(wire.flags).map_err(|_| bad(format!("flags of {}", wire.flags)))?;
-    Ok(Creation {
-        trace_id: TraceId(trace_id),
-        span_id: SpanId(span_id),
-        flags,
-        created_ms: wire.created_unix_ms,
-    })
+    let flags = u8::try_from(flags).map_err(|_| bad(format!("flags of {flags}")))?;
+    Ok(Creation { trace_id: TraceId(trace_id), span_id: SpanId(span_id), flags, created_ms: created_unix_ms })
 }
 
 /// A record as our SDKs send it: its creation context goes into its own field.
@@ -183,10 +201,7 @@ mod tests {
             .creation(Creation::mint(1_790_000_000_000, [5; 18]))
             .data("payload")
             .build();
-        let (mut back, identity) = from_wire(to_wire(&record)).unwrap();
-        let Identity::Minted(creation) = identity else { panic!("{identity:?}") };
-        back.headers.set_creation(creation);
-        assert_eq!(back, record);
+        assert_eq!(from_wire(to_wire(&record)).unwrap(), record);
     }
 
     #[test]

@@ -18,12 +18,8 @@ pub(crate) struct Weight {
 }
 
 impl Weight {
-    pub(crate) fn of(records: &[wire::Record]) -> Self {
-        let bytes = |record: &wire::Record| {
-            let headers = record.headers.iter().map(|h| h.name.len() + h.value.len()).sum::<usize>();
-            (record.key.len() + headers + record.data.len()) as u64
-        };
-        Self { records: records.len() as u64, bytes: records.iter().map(bytes).sum() }
+    pub(crate) fn of(records: &wire::Records) -> Self {
+        Self { records: records.len() as u64, bytes: records.user_bytes() as u64 }
     }
 }
 

@@ -69,8 +69,8 @@ fn budgets_fit_below_the_memory_limit_or_are_refused() {
     let budgets = "receive_bytes = 16777216\nmax_connections = 16\n";
     let stream = "[[streams]]\nname = \"a\"\nwriter.max_buffered_bytes = 33554432\n";
     let needed = load(&format!("{budgets}{stream}"), &[]).unwrap().memory();
-    // 64 for the program, 3 for a connection, three times what is received, 10/3 of what is written.
-    assert_eq!(needed, (64 << 20) + 16 * (3 << 20) + 3 * (16 << 20) + (32 << 20) * 10 / 3);
+    // 64 for the program, 5 for a connection, three times what is received, 10/3 of what is written.
+    assert_eq!(needed, (64 << 20) + 16 * (5 << 20) + 3 * (16 << 20) + (32 << 20) * 10 / 3);
     let with =
         |limit: u64, more: &str| load(&format!("memory_limit_bytes = {limit}\n{more}{budgets}{stream}"), &[]);
     assert_eq!(with(needed, "").unwrap().memory_limit_bytes, Some(needed));

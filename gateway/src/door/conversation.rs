@@ -7,9 +7,9 @@ use std::time::Duration;
 use futures_util::future::{BoxFuture, FutureExt as _, OptionFuture};
 use futures_util::stream::{FuturesUnordered, StreamExt as _};
 use headworks_proto::v1::PutStreamResponse;
+use headworks_proto::v1::put_stream_request::Open;
 use headworks_proto::v1::put_stream_response::{Credit, Message as Told, Results};
-use headworks_proto::wire::put_stream_request::{Message as Asked, Open};
-use headworks_proto::wire::{Batch, PutStreamRequest};
+use headworks_proto::wire::{Asked, Batch, PutStreamRequest};
 use headworks_telemetry::Parent;
 use tokio::sync::mpsc;
 use tonic::{Code, Status, Streaming};
@@ -242,9 +242,9 @@ impl Conversation {
             caller: self.caller,
             timeout,
         };
-        let (puts, pending) = unanswered
+        let (load, pending) = unanswered
             .add(weight, self.credit())
-            .and_then(|()| intake.take(batch.records))
+            .and_then(|()| intake.take(&batch.records))
             .map_err(End::Failed)?;
         let (shared, inbound) = (Arc::clone(&self.shared), Arc::clone(inbound));
         let quota = Arc::clone(&self.session.principal().quota);
@@ -256,7 +256,7 @@ impl Conversation {
                     Some(quota.wait(weight, |exceeded| shared.limited.count(exceeded.name)).await)
                 }
             };
-            let ticket = inbound.put(puts).await;
+            let ticket = inbound.put(load).await;
             (weight, pending, permit, ticket)
         }
         .boxed())

@@ -146,8 +146,7 @@ async fn take(door: &Door, request: Request) -> Result<Response, Error> {
         timeout,
     };
     // Records' data are parts of the body, which lives as long as any of them.
-    let records = records.into_iter().map(Into::into).collect();
-    let results = call.put(shared, records, held).await?;
+    let results = call.put(shared, records.into(), held).await?;
     Ok(if form.is_event() { reply::of_events(results) } else { reply::of_records(results) })
 }
 

@@ -114,6 +114,11 @@ impl Protection {
         self.keys.services().filter(|key| used(key.id())).collect()
     }
 
+    /// Whether there are rules.
+    pub(crate) fn concerns_anything(&self) -> bool {
+        !self.rules.is_empty()
+    }
+
     /// The payload as it may leave the gateway. What no rule names stays byte for byte. What takes the place of
     /// values may have `limit` bytes in all.
     pub fn apply(&self, headers: &Headers, data: Bytes, limit: usize) -> Result<Bytes, Refused> {

@@ -7,8 +7,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use bytes::Bytes;
-use headworks_proto::convert::{self, Identity};
-use headworks_proto::wire;
+use headworks_proto::{convert, v1};
 use headworks_record::Record;
 use headworks_writer as writer;
 use prost::Message as _;
@@ -136,12 +135,8 @@ fn encode(record: &Record) -> Vec<u8> {
 
 /// The record of such bytes.
 pub(super) fn decode(bytes: Bytes) -> Result<Record, String> {
-    let wire = wire::Record::decode(bytes).map_err(|error| error.to_string())?;
-    let (mut record, identity) = convert::from_wire(wire).map_err(|error| error.to_string())?;
-    if let Identity::Minted(creation) = identity {
-        record.headers.set_creation(creation);
-    }
-    Ok(record)
+    let message = v1::Record::decode(bytes).map_err(|error| error.to_string())?;
+    convert::from_wire(message).map_err(|error| error.to_string())
 }
 
 struct Commit {
