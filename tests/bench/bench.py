@@ -110,7 +110,7 @@ def gateway_peers(figures: list[dict]) -> list[dict]:
     python = str(VENV / "bin" / "python")
     kpl = kpl_load()
     found = []
-    with null_sink(128) as sink:
+    with null_sink(4) as sink:
         for case, size in (("200B", 200), ("1KB", 1024)):
             def ours(metric: str) -> float:
                 return next(f["value"] for f in figures if f["case"] == case and f["metric"] == metric)
