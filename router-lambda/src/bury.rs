@@ -2,10 +2,10 @@
 
 use futures_util::StreamExt as _;
 use headworks_record::Creation;
-use tokio::time::timeout_at;
+use tokio::time::{Instant, timeout_at};
 
 use crate::dead_letter::{self, Reason};
-use crate::handler::{Router, Times};
+use crate::handler::Router;
 use crate::plan::{Plan, Slot};
 use crate::spans::Graves;
 
@@ -13,19 +13,19 @@ use crate::spans::Graves;
 const LETTERS_AT_ONCE: usize = 8;
 
 impl Router {
-    /// Writes dead letters; the lowest one that could not be written.
+    /// Writes dead letters; the lowest one that could not be written, or not by `until`.
     pub(crate) async fn bury(
         &self,
         plan: &Plan<'_>,
         slots: impl IntoIterator<Item = Slot>,
-        times: Times,
+        until: Instant,
         graves: &mut Graves,
     ) -> Option<(Slot, dead_letter::Error)> {
         // Collected first, each with what it owns: closures over borrowed items make futures that are not Send.
         let writes: Vec<_> = slots
             .into_iter()
             .filter_map(|slot| Some((slot, plan.rejected.get(&slot)?.clone())))
-            .map(|(slot, reasons)| self.write_letter(plan, slot, reasons, times))
+            .map(|(slot, reasons)| self.write_letter(plan, slot, reasons, until))
             .collect();
         let mut writes = futures_util::stream::iter(writes).buffer_unordered(LETTERS_AT_ONCE);
         let mut lowest: Option<(Slot, dead_letter::Error)> = None;
@@ -50,10 +50,10 @@ impl Router {
         plan: &Plan<'_>,
         slot: Slot,
         reasons: Vec<Reason>,
-        times: Times,
+        until: Instant,
     ) -> (Slot, Creation, Vec<Reason>, Result<(), dead_letter::Error>) {
         let (letter, creation) = plan.letter(slot, &reasons);
-        let written = match timeout_at(times.letters, self.dead_letters.write(&letter)).await {
+        let written = match timeout_at(until, self.dead_letters.write(&letter)).await {
             Ok(written) => written,
             Err(_elapsed) => Err(dead_letter::Error::Deadline { key: letter.key() }),
         };

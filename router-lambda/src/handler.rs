@@ -24,6 +24,7 @@ use crate::shards::{ListShards, Ranges};
 use crate::spans::{self, Call, Graves};
 use crate::stats::{Stats, Sums};
 use crate::table::RouteTable;
+use crate::times::Times;
 use crate::trouble::Trouble;
 
 /// The time that is kept for the end of an invocation: answers, dead letters, the response.
@@ -100,34 +101,6 @@ enum Found {
     Members(Arc<Aggregate>),
     Misplaced,
     Poison(Trouble),
-}
-
-/// When the parts of an invocation must end.
-#[derive(Clone, Copy)]
-pub(crate) struct Times {
-    pub(crate) started: SystemTime,
-    /// No put is tried after this.
-    pub(crate) put: Instant,
-    /// The writers have answered.
-    answer: Instant,
-    /// Dead letters are written.
-    pub(crate) letters: Instant,
-    /// What each destination has is written down.
-    pub(crate) progress: Instant,
-}
-
-impl Times {
-    fn new(started: SystemTime, deadline: Instant, margin: Duration) -> Self {
-        let remaining = deadline.saturating_duration_since(Instant::now());
-        let margin = margin.min(remaining / 4);
-        Self {
-            started,
-            put: deadline - margin,
-            answer: deadline - margin / 2,
-            letters: deadline - margin / 4,
-            progress: deadline - margin / 8,
-        }
-    }
 }
 
 impl Router {
@@ -235,7 +208,7 @@ impl Router {
         let known = self.recall(event, &table, times).await;
         let (found, blocked) = self.take_apart(event, times).await;
         let clock = Clocks { now: Instant::now(), now_ms: millis(started), deadline: times.put };
-        let answers = self.look_up(event, &table, &known, &found, clock).await;
+        let answers = self.look_up(event, &table, &known, &found, clock, times.before).await;
         let mut plan = Plan::new(event, &table, &self.tracer, self.sampler, clock, &known, &answers);
         fill(&mut plan, &found, blocked);
         drop(found);
@@ -244,7 +217,7 @@ impl Router {
         // What is known to be poison is put away first: if that fails, what follows must wait, too.
         let mut graves = Graves::default();
         let first: Vec<Slot> = plan.rejected.keys().copied().collect();
-        if let Some((slot, error)) = self.bury(&plan, first, times, &mut graves).await {
+        if let Some((slot, error)) = self.bury(&plan, first, times.before, &mut graves).await {
             plan.block(slot.record, Trouble::retryable(error.code(), &error));
         }
 
@@ -279,7 +252,7 @@ impl Router {
                 lower(&mut lowest, slot.record, trouble);
             }
         }
-        if let Some((slot, error)) = self.bury(&plan, late, times, &mut graves).await {
+        if let Some((slot, error)) = self.bury(&plan, late, times.letters, &mut graves).await {
             lower(&mut lowest, slot.record, Trouble::retryable(error.code(), &error));
         }
 
@@ -322,6 +295,7 @@ impl Router {
         known: &Known,
         found: &[Found],
         clock: Clocks,
+        until: Instant,
     ) -> Answers {
         if table.lookups().is_empty() {
             return Answers::default();
@@ -336,7 +310,7 @@ impl Router {
                 Found::Misplaced | Found::Poison(_) => {}
             }
         }
-        Answers::gather(self.items.as_deref(), &self.cache, table.lookups(), wanted, clock.deadline).await
+        Answers::gather(self.items.as_deref(), &self.cache, table.lookups(), wanted, until).await
     }
 
     /// Says what a Kinesis record is and applies the hash-range rule; an error means that it must wait.
@@ -362,7 +336,8 @@ impl Router {
         if !ours || Lane::shard_of(&record.partition_key) == Some(record.shard.as_str()) {
             return Ok(Found::Members(Arc::new(aggregate)));
         }
-        let range = match timeout_at(times.put, self.ranges.of(&*self.shards, stream, &record.shard)).await {
+        let range = match timeout_at(times.before, self.ranges.of(&*self.shards, stream, &record.shard)).await
+        {
             Ok(Ok(range)) => range,
             Ok(Err(error)) => return Err(Trouble::retryable(error.code(), error)),
             Err(_elapsed) => {

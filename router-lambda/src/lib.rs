@@ -54,8 +54,10 @@ pub mod table;
 pub mod trouble;
 
 mod bury;
+mod capacity;
 mod plan;
 mod spans;
+mod times;
 
 pub use config::Config;
 pub use dead_letter::{Bucket, DeadLetters, NoDeadLetters};

@@ -16,6 +16,7 @@ use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::capacity;
 use crate::trouble::Trouble;
 
 /// What is put on a stream.
@@ -79,17 +80,27 @@ impl Load {
         bytes + self.len() * OVERHEAD
     }
 
-    fn into_parcel(self) -> Result<Parcel, aggregate::Error> {
+    /// What the writer takes of it; if a member is poison, its members one by one.
+    fn into_parcel(self) -> Result<Parcel, Vec<Result<Parcel, Trouble>>> {
         let Members { aggregate, places, origin, deadline } = match self {
             Load::Record(put) => return Ok(Parcel::Record(put)),
             Load::Members(members) => members,
         };
+        let parcel =
+            |encoded: Encoded| Parcel::Members(encoded.origin(Arc::clone(&origin)).deadline(deadline));
+        // Keys of members that are not decoded are checked here, and nowhere before.
         let encoded = if places.len() == aggregate.len() {
-            Encoded::whole(aggregate)?
+            Encoded::whole(Arc::clone(&aggregate))
         } else {
-            Encoded::members_at(aggregate, places)?
+            Encoded::members_at(Arc::clone(&aggregate), places.clone())
         };
-        Ok(Parcel::Members(encoded.origin(origin).deadline(deadline)))
+        encoded.map(parcel).map_err(|_| {
+            let one = |place| {
+                let encoded = Encoded::members_at(Arc::clone(&aggregate), vec![place]);
+                encoded.map(parcel).map_err(|error| Trouble::poison(error.code(), error))
+            };
+            places.iter().copied().map(one).collect()
+        })
     }
 }
 
@@ -105,7 +116,8 @@ pub trait Outbound: Send + Sync + 'static {
 
 /// How the router's writers group and retry.
 ///
-/// A batch is handed over at once, so lingering would only delay it; memory is that of a small function.
+/// A batch is handed over at once, so lingering would only delay it; memory is that of a small function. The largest
+/// record is the least that every stream takes: one that takes more is asked.
 pub fn writer_config() -> headworks_writer::Config {
     headworks_writer::Config {
         linger_ms: 0,
@@ -164,8 +176,9 @@ impl Writers {
             .without_max_times()
             .with_jitter();
         let start = || async {
+            let config = capacity::fitted(&self.client, stream, &self.config).await?;
             let target = KinesisStream::new(self.client.clone(), stream);
-            let (service, handle) = Writer::start(self.config.clone(), target, self.tracer.clone()).await?;
+            let (service, handle) = Writer::start(config, target, self.tracer.clone()).await?;
             self.tasks.spawn(service.run(self.shutdown.clone()));
             Ok::<_, StartError>(handle)
         };
@@ -205,16 +218,26 @@ impl Outbound for Writers {
         };
         let mut tickets = Vec::new();
         let mut refused = None;
+        // Places that ascend.
+        let mut poison: Vec<(usize, Trouble)> = Vec::new();
+        let mut from = 0;
         for chunk in chunks(loads, self.config.max_buffered_bytes / 4) {
-            let parcels = chunk.into_iter().map(Load::into_parcel).collect::<Result<Vec<_>, _>>();
-            let parcels = match parcels {
-                Ok(parcels) => parcels,
-                // Members were checked when their aggregate was taken apart.
-                Err(error) => {
-                    refused = Some(Trouble::retryable(error.code(), &error));
-                    break;
+            let mut parcels = Vec::with_capacity(chunk.len());
+            for load in chunk {
+                let records = load.len();
+                match load.into_parcel() {
+                    Ok(parcel) => parcels.push(parcel),
+                    Err(members) => {
+                        for (place, member) in (from..).zip(members) {
+                            match member {
+                                Ok(parcel) => parcels.push(parcel),
+                                Err(trouble) => poison.push((place, trouble)),
+                            }
+                        }
+                    }
                 }
-            };
+                from += records;
+            }
             // What follows a chunk that was not taken must not overtake it.
             match timeout_at(until, handle.put_parcels(parcels)).await {
                 Ok(Ok(ticket)) => tickets.push(ticket),
@@ -250,7 +273,10 @@ impl Outbound for Writers {
         }
         let rest =
             refused.unwrap_or_else(|| Trouble::retryable("outcome-unknown", "the writer gave no answer"));
-        settled.resize_with(total, || Err(rest.clone()));
+        settled.resize_with(total - poison.len(), || Err(rest.clone()));
+        for (place, trouble) in poison {
+            settled.insert(place, Err(trouble));
+        }
         settled
     }
 }

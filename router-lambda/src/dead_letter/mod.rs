@@ -162,7 +162,7 @@ pub enum Error {
         reason: String,
     },
     /// Time ran out.
-    #[error("the dead letter {key} was not written before the function's deadline")]
+    #[error("the dead letter {key} was not written in the time that the function has")]
     Deadline {
         /// The object's key.
         key: String,

@@ -92,7 +92,7 @@ impl Answers {
         self.0.get(lookup)?.get(key)
     }
 
-    /// Looks up what a batch needs: per look-up its keys. `deadline` is when puts end.
+    /// Looks up what a batch needs: per look-up its keys. `deadline` is when that must be over.
     pub(crate) async fn gather(
         items: Option<&dyn Items>,
         cache: &Cache,
@@ -123,7 +123,7 @@ async fn one(
         return answers;
     };
     let started = Instant::now();
-    // Who chose to wait waits for as long as there is time; the timeout is for those who go on.
+    // The timeout is for those who go on; who chose to wait waits for as long as there is time for it.
     let until = match lookup.on_slow {
         OnSlow::Wait => deadline,
         _ => deadline.min(started + lookup.timeout),

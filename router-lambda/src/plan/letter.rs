@@ -82,7 +82,7 @@ fn describe(member: &Member<'_>, letter: &mut Letter) -> Option<Creation> {
         Err(_) => {
             letter.headers = member.tags().map(owned).collect();
             letter.data = bytes::Bytes::copy_from_slice(member.data());
-            None
+            member.creation().ok().flatten()
         }
     }
 }

@@ -32,6 +32,9 @@ pub const LIFETIME: Duration = Duration::from_secs(3600);
 /// the usual case then costs nothing.
 pub const DEFAULT_READ_AFTER: Duration = Duration::from_secs(1);
 
+/// How long the store may hold up a batch, once before it and once after.
+pub const STORE_LIMIT: Duration = Duration::from_secs(2);
+
 /// Sequence numbers from one to another, both included.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Span {

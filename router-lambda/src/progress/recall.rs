@@ -2,15 +2,16 @@
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use tokio::time::timeout_at;
+use tokio::time::{Instant, timeout_at};
 
 use super::track::{self, Known};
-use super::{Error, LIFETIME};
+use super::{Error, LIFETIME, STORE_LIMIT};
 use crate::event::Event;
-use crate::handler::{Router, Times};
+use crate::handler::Router;
 use crate::plan::{Plan, Settled};
 use crate::spans::Graves;
 use crate::table::RouteTable;
+use crate::times::Times;
 
 impl Router {
     /// What destinations have of a batch that comes again.
@@ -23,7 +24,7 @@ impl Router {
             return Known::default();
         }
         let (shard, lanes) = (shard_name(event), track::lanes(event));
-        match timeout_at(times.put, store.read(&shard, &lanes)).await {
+        match timeout_at(times.recall, store.read(&shard, &lanes)).await {
             Ok(Ok(entries)) => Known::new(entries, table, seconds(times.started)),
             Ok(Err(error)) => {
                 tracing::warn!(%shard, code = error.code(), "destinations may get records again: {error}");
@@ -68,7 +69,7 @@ impl Router {
             }
             Ok(())
         };
-        let written = timeout_at(times.progress, write).await;
+        let written = timeout_at(times.progress.min(Instant::now() + STORE_LIMIT), write).await;
         let problem: Option<Error> = match written {
             Ok(Ok(())) => return,
             Ok(Err(error)) => Some(error),

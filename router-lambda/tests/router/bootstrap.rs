@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use crate::common::{aggregate, record, seal};
+use aws_sdk_kinesis::types::{Record as KinesisRecord, Shard, ShardIteratorType};
 use bytes::Bytes;
 use headworks_local::Stack;
 use headworks_local::lambda::{Config, Function, FunctionError, Mapping, Program};
@@ -61,24 +62,28 @@ pub(crate) async fn create_with(stack: &Stack, streams: &[&str], shards: i32) {
     }
 }
 
-/// The data of every Kinesis record, shard by shard.
-pub(crate) async fn read_blobs(stack: &Stack, stream: &str) -> Vec<Bytes> {
+/// Every Kinesis record with the shard that it is on, shard by shard.
+pub(crate) async fn read_shards(stack: &Stack, stream: &str) -> Vec<(Shard, KinesisRecord)> {
     let client = stack.kinesis();
-    let mut blobs = Vec::new();
+    let mut records = Vec::new();
     for shard in client.list_shards().stream_name(stream).send().await.unwrap().shards() {
-        let from = aws_sdk_kinesis::types::ShardIteratorType::TrimHorizon;
         let iterator = client.get_shard_iterator().stream_name(stream).shard_id(shard.shard_id());
-        let mut iterator = iterator.shard_iterator_type(from).send().await.unwrap().shard_iterator;
-        loop {
-            let got = client.get_records().set_shard_iterator(iterator).send().await.unwrap();
-            blobs.extend(got.records().iter().map(|found| Bytes::copy_from_slice(found.data().as_ref())));
-            if got.records().is_empty() {
-                break;
-            }
-            iterator = got.next_shard_iterator;
+        let iterator = iterator.shard_iterator_type(ShardIteratorType::TrimHorizon).send().await.unwrap();
+        let mut next = iterator.shard_iterator;
+        // A closed shard ends without another iterator.
+        while let Some(iterator) = next {
+            let got = client.get_records().shard_iterator(iterator).send().await.unwrap();
+            next = got.next_shard_iterator.filter(|_| !got.records.is_empty());
+            records.extend(got.records.into_iter().map(|found| (shard.clone(), found)));
         }
     }
-    blobs
+    records
+}
+
+/// The data of every Kinesis record, shard by shard.
+pub(crate) async fn read_blobs(stack: &Stack, stream: &str) -> Vec<Bytes> {
+    let records = read_shards(stack, stream).await;
+    records.into_iter().map(|(_, found)| Bytes::from(found.data.into_inner())).collect()
 }
 
 pub(crate) async fn read(stack: &Stack, stream: &str) -> Vec<Record> {
@@ -304,7 +309,7 @@ async fn it_says_why_it_does_not_start() {
 }
 
 /// A Runtime API that hands out one event or none, and a Kinesis that answers when it is told to.
-struct Api {
+pub(crate) struct Api {
     address: String,
     /// An invocation was asked for that there is not.
     asked: Arc<Notify>,
@@ -312,13 +317,18 @@ struct Api {
     called: Arc<Notify>,
     answer: watch::Sender<bool>,
     /// The function has answered.
-    answered: Arc<Notify>,
+    pub(crate) answered: Arc<Notify>,
     /// What the function answered.
-    response: Arc<Mutex<Option<Bytes>>>,
+    pub(crate) response: Arc<Mutex<Option<Bytes>>>,
 }
 
 impl Api {
     async fn start(event: Option<Bytes>) -> Self {
+        Self::start_with(event, Duration::from_secs(60)).await
+    }
+
+    /// Says that the invocation may take this long.
+    pub(crate) async fn start_with(event: Option<Bytes>, limit: Duration) -> Self {
         use axum::http::{HeaderMap, StatusCode};
         use axum::routing::{get, post};
 
@@ -339,7 +349,7 @@ impl Api {
                 };
                 let mut headers = HeaderMap::new();
                 headers.insert("lambda-runtime-aws-request-id", "r-1".parse().unwrap());
-                let deadline = headworks_telemetry::now_ms() + 60_000;
+                let deadline = headworks_telemetry::now_ms() + limit.as_millis() as u64;
                 headers.insert("lambda-runtime-deadline-ms", deadline.into());
                 (headers, event)
             }
@@ -371,16 +381,17 @@ impl Api {
     }
 
     fn spawn(&self) -> Child {
-        self.spawn_with(&format!("http://{}", self.address))
+        self.spawn_with(&format!("http://{}", self.address), &[])
     }
 
-    fn spawn_with(&self, kinesis: &str) -> Child {
+    pub(crate) fn spawn_with(&self, kinesis: &str, extra: &[(&str, &str)]) -> Child {
         let mut command = bare();
         in_lambda(&mut command, &self.address);
         command
             .env("AWS_ENDPOINT_URL_KINESIS", kinesis)
             .env("AWS_ACCESS_KEY_ID", ACCESS_KEY)
-            .env("AWS_SECRET_ACCESS_KEY", SECRET_KEY);
+            .env("AWS_SECRET_ACCESS_KEY", SECRET_KEY)
+            .envs(extra.iter().copied());
         command.spawn().unwrap()
     }
 }
@@ -412,64 +423,4 @@ async fn sigterm_lets_the_invocation_in_flight_finish() {
     // A missing stream is poison, and there is no bucket: reported as failed, not lost.
     let response = api.response.lock().unwrap().take();
     assert_eq!(response.as_deref(), Some(&br#"{"batchItemFailures":[{"itemIdentifier":"7"}]}"#[..]));
-}
-
-/// The largest event that Lambda hands over, in bytes (AWS Lambda Developer Guide, quotas).
-const LARGEST_EVENT: usize = 6 * 1024 * 1024;
-
-/// An event of that size, of aggregates of 100 KiB, and how many records are in it.
-fn largest_event(payload: usize) -> (Bytes, usize) {
-    use base64::Engine as _;
-    let (mut text, mut count) = (r#"{"Records":["#.to_owned(), 0);
-    let data = "x".repeat(payload);
-    loop {
-        let per = 100 * 1024 / (payload + 90);
-        let records: Vec<Record> = (0..per)
-            .map(|i| record(&format!("session-{}", (count + i) % 1000), ["click", "other"][i % 2], &data))
-            .collect();
-        let blob = base64::engine::general_purpose::STANDARD.encode(aggregate(&records));
-        let found = serde_json::json!({
-            "kinesis": {
-                "kinesisSchemaVersion": "1.0", "partitionKey": "hw/shardId-000000000000/0",
-                "sequenceNumber": format!("{}", 1000 + count), "data": blob,
-                "approximateArrivalTimestamp": 1_790_000_000.5,
-            },
-            "eventSource": "aws:kinesis", "eventVersion": "1.0", "eventID": "shardId-000000000000:7",
-            "eventName": "aws:kinesis:record", "invokeIdentityArn": "arn:aws:iam::0:role/r",
-            "awsRegion": "us-east-1", "eventSourceARN": "arn:aws:kinesis:us-east-1:000000000000:stream/inbound",
-        });
-        let found = found.to_string();
-        if text.len() + found.len() + 3 > LARGEST_EVENT {
-            text.push_str("]}");
-            return (text.into(), count);
-        }
-        if count > 0 {
-            text.push(',');
-        }
-        text.push_str(&found);
-        count += per;
-    }
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn the_largest_event_fits_into_the_smallest_function() {
-    for payload in [1000, 60] {
-        let stack = headworks_local::start().await.unwrap();
-        create(&stack, &["orders", "payments", "clicks", "default"]).await;
-        let (event, count) = largest_event(payload);
-        assert!(event.len() > LARGEST_EVENT - 150 * 1024, "{}", event.len());
-        let api = Api::start(Some(event)).await;
-        let mut child = api.spawn_with(&stack.kinesis_endpoint());
-        timeout(PATIENCE, api.answered.notified()).await.unwrap();
-        let response = api.response.lock().unwrap().take();
-        assert_eq!(response.as_deref(), Some(&br#"{"batchItemFailures":[]}"#[..]));
-        let status = std::fs::read_to_string(format!("/proc/{}/status", child.id().unwrap())).unwrap();
-        let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
-        let kib: usize = peak.trim().trim_end_matches(" kB").parse().unwrap();
-        eprintln!("{count} records of {payload} bytes: peak {} MiB", kib / 1024);
-        assert!(kib <= 128 * 1024, "{kib} KiB at its peak");
-        assert_eq!(read(&stack, "clicks").await.len() + read(&stack, "default").await.len(), count);
-        child.kill().await.unwrap();
-        stack.shutdown().await.unwrap();
-    }
 }

@@ -118,7 +118,11 @@ async fn a_slow_table_means_what_the_rule_says() {
     let started = tokio::time::Instant::now();
     let failed = handle(&router, &["a"]).await.failed.unwrap();
     assert_eq!((&*failed.sequence_number, failed.trouble.code()), ("100", "lookup-slow"));
-    assert!(started.elapsed() > Duration::from_secs(50), "as long as there is time");
+    assert!(
+        started.elapsed() > Duration::from_secs(25),
+        "half of the time: the rest is for what lies before it"
+    );
+    assert!(started.elapsed() < Duration::from_secs(35), "{:?}", started.elapsed());
     assert_eq!(tiers(&waiting), [""; 0]);
     // It refuses for a while, and then answers.
     items.silent.store(false, Ordering::Relaxed);

@@ -20,7 +20,9 @@ async fn it_answers_before_its_deadline_with_what_is_done() {
     let stalled = stack.faults().add(stall).unwrap();
 
     // The local Lambda gives no more time than that: an answer that is later is an error here.
-    let mut program = settings(&stack, &[]);
+    let directory = tempfile::tempdir().unwrap();
+    let [errors, output] = ["errors", "output"].map(|name| directory.path().join(name));
+    let mut program = logged(settings(&stack, &[]), &errors, &output);
     program.timeout = Duration::from_secs(5);
     let function = Function::program(program).unwrap();
     let [first, mixed, last] = [
@@ -40,6 +42,13 @@ async fn it_answers_before_its_deadline_with_what_is_done() {
         "the other destination has all that is its"
     );
     assert!(read(&stack, "orders").await.is_empty());
+    let metrics = std::fs::read_to_string(&output).unwrap();
+    let lines = metrics.lines().map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap());
+    let pressed: Vec<_> = lines.filter(|line| !line["Destination"].is_null()).collect();
+    let [orders] = &pressed[..] else { panic!("one destination is under pressure: {metrics}") };
+    assert_eq!((&orders["Destination"], &orders[name::FAILED]), (&"orders".into(), &1.into()), "{metrics}");
+    // The event says when its records arrived.
+    assert!(orders[name::WAITING].as_u64() > Some(0), "{metrics}");
 
     // The same process goes on with what comes again.
     stack.faults().remove(stalled).unwrap();

@@ -10,11 +10,19 @@ mod enrich;
 #[cfg(test)]
 mod handler;
 #[cfg(test)]
+mod hangs;
+#[cfg(test)]
 mod invocations;
+#[cfg(test)]
+mod lanes;
+#[cfg(test)]
+mod large;
 #[cfg(test)]
 mod letters;
 #[cfg(test)]
 mod passthrough;
+#[cfg(test)]
+mod poison;
 #[cfg(test)]
 mod pressure;
 #[cfg(test)]

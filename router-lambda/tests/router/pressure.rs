@@ -5,9 +5,14 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use async_trait::async_trait;
+use aws_sdk_kinesis::primitives::Blob;
+use headworks_local::faults::{Action, Fault};
+use headworks_local::lambda::{Config, Function, Mapping};
+use headworks_record::Record;
 use headworks_router::{Event, Invocation, KinesisRecord, Load, Outbound, RouteTable, Router, Trouble};
-use tokio::time::{Instant, sleep, sleep_until};
+use tokio::time::{Instant, sleep, sleep_until, timeout};
 
+use crate::bootstrap::{PATIENCE, create, read, settings};
 use crate::common::{Letters, SHARD, Shards, aggregate, record};
 use crate::progress::Memory;
 
@@ -193,6 +198,46 @@ async fn a_rule_that_spills_bounds_the_others_delay() {
     assert!((500..=600).contains(&seen.spilled.len()), "{}", seen.spilled.len());
 }
 
+/// Ten seconds after the records of [`crate::common::event`] arrived.
+fn later() -> SystemTime {
+    UNIX_EPOCH + Duration::from_millis(EPOCH_MS + 10_500)
+}
+
+#[tokio::test]
+async fn each_route_has_its_own_policy() {
+    let streams = crate::common::Streams::new(|stream, _| match stream {
+        "calm" => Ok(()),
+        _ => Err(Trouble::retryable("deadline-exceeded", "throttled")),
+    });
+    let routes = r#"
+        [[rules]]
+        when.type = "soon"
+        to = "pressed"
+        spill-after = "2s"
+        [[rules]]
+        when.type = "late"
+        to = "pressed-as-well"
+        spill-after = "5m"
+        [[rules]]
+        when.type = "never"
+        to = "waits"
+        [default]
+        to = "calm"
+    "#;
+    let (world, router) =
+        crate::common::World::with_routes(routes, streams, Letters::default(), Shards::default());
+    let router = router.with_clock(Arc::new(later));
+    let one = |kind: &str| aggregate(&[record("k", kind, kind)]);
+    let event = crate::common::event(["soon", "calm", "late", "never"].map(one).to_vec());
+    let report = router.handle(&event, &crate::common::invocation()).await.unwrap();
+    assert_eq!(world.letters.keys(), [format!("dead-letters/inbound/{SHARD}/100-0.json")]);
+    assert_eq!(world.letters.written.lock().unwrap()[0].reasons[0].code, "destination-spilled");
+    assert_eq!(&*report.failed.unwrap().sequence_number, "102", "the first that is to wait");
+    assert_eq!(world.streams.data("calm"), ["calm"]);
+    let seen = |stream: &str| (report.pressure[stream].spilled, report.pressure[stream].failed);
+    assert_eq!([seen("pressed"), seen("pressed-as-well"), seen("waits")], [(1, 0), (0, 1), (0, 1)]);
+}
+
 #[tokio::test]
 async fn a_spilled_record_that_cannot_be_buried_waits() {
     let streams = crate::common::Streams::new(|_, _| {
@@ -201,7 +246,58 @@ async fn a_spilled_record_that_cannot_be_buried_waits() {
     let routes = "[default]\nto = \"d\"\nspill-after = \"1s\"\n";
     let letters = Letters { broken: true, ..Letters::default() };
     let (_, router) = crate::common::World::with_routes(routes, streams, letters, Shards::default());
+    let router = router.with_clock(Arc::new(later));
     let event = crate::common::event(vec![aggregate(&[record("k", "a", "x")])]);
     let report = router.handle(&event, &crate::common::invocation()).await.unwrap();
     assert_eq!(report.failed.unwrap().trouble.code(), "dead-letters-not-configured");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn through_a_real_mapping_the_others_get_nothing_twice() {
+    let stack = headworks_local::start().await.unwrap();
+    create(&stack, &["inbound", "orders", "clicks"]).await;
+    crate::progress::create_table(&stack.dynamodb()).await;
+    let vars =
+        [("HEADWORKS_PROGRESS_TABLE", "progress"), ("AWS_ENDPOINT_URL_DYNAMODB", &stack.dynamodb_endpoint())];
+    let mut program = settings(&stack, &vars);
+    program.timeout = Duration::from_secs(4);
+    let function = Function::program(program).unwrap();
+    let blob = |place: usize| {
+        let data = format!("{place:02}");
+        aggregate(&[record("k", "click", &data), record("k", "order.placed", &data)])
+    };
+    for place in 0..20 {
+        let put = stack.kinesis().put_record().stream_name("inbound").data(Blob::new(blob(place)));
+        put.partition_key("hw/shardId-000000000000/0").explicit_hash_key("0").send().await.unwrap();
+    }
+    let pressed = stack.faults().add(Fault::on("PutRecords", Action::Throttle).resource("orders")).unwrap();
+    let config = Config {
+        report_batch_item_failures: true,
+        bisect_on_error: true,
+        retry_backoff: Duration::from_millis(20),
+        ..Config::new("inbound")
+    };
+    let mapping = Mapping::start(Arc::clone(stack.engine()), function.clone(), config).unwrap();
+    let expected: Vec<String> = (0..20).map(|place| format!("{place:02}")).collect();
+    let stored = async |stream: &str| -> Vec<String> {
+        let data = |record: Record| String::from_utf8(record.data.to_vec()).unwrap();
+        read(&stack, stream).await.into_iter().map(data).collect()
+    };
+    // What is late for one is late for the whole lane, but comes to the others while they wait for it.
+    let tries = async {
+        while function.counts().invocations < 3 {
+            sleep(Duration::from_millis(20)).await;
+        }
+    };
+    timeout(PATIENCE, tries).await.unwrap();
+    assert!(stored("orders").await.is_empty());
+    stack.faults().remove(pressed).unwrap();
+    timeout(PATIENCE, mapping.wait_idle()).await.unwrap().unwrap();
+    for stream in ["orders", "clicks"] {
+        assert_eq!(stored(stream).await, expected, "{stream}: in order, each once");
+    }
+    assert!(mapping.counters().retries > 1, "{:?}", mapping.counters());
+    mapping.shutdown().await;
+    function.shutdown().await;
+    stack.shutdown().await.unwrap();
 }
