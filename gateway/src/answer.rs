@@ -101,7 +101,7 @@ impl Pending {
             let mut taken = || {
                 fates.next().unwrap_or_else(|| {
                     let last = "the writer gave no outcome".to_owned();
-                    Fate::from(&Failure::OutcomeUnknown { attempts: 0, last })
+                    Fate::from(&Failure::OutcomeUnknown { attempts: 0, last, fault: None })
                 })
             };
             let fate = match special.next_if(|(at, _)| *at == place) {

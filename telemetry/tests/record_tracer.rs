@@ -145,7 +145,7 @@ fn a_batch_links_to_its_sampled_records_only() {
     let ids = tracer
         .batch(
             Step::send("inbound", at(0), at(7)),
-            &records,
+            records,
             3,
             || vec![KeyValue::new(names::ATTEMPTS, 2)],
             Outcome::Ok,
@@ -186,10 +186,10 @@ fn a_batch_of_unsampled_records_is_seen_only_when_it_fails() {
     let (tracer, store) = traced();
     let records = [unsampled(), unsampled()];
     let step = || Step::send("inbound", at(0), at(1));
-    assert_eq!(tracer.batch(step(), &records, 2, Vec::new, Outcome::Ok), None);
+    assert_eq!(tracer.batch(step(), records, 2, Vec::new, Outcome::Ok), None);
     assert!(store.take().is_empty());
     let failed = Outcome::Failed { code: "stream-not-found", message: "inbound" };
-    assert!(tracer.batch(step(), &records, 2, Vec::new, failed).is_some());
+    assert!(tracer.batch(step(), records, 2, Vec::new, failed).is_some());
     let span = only(&store);
     assert!(span.links.is_empty());
     assert!(span.span_context.is_sampled());

@@ -69,7 +69,7 @@ impl Batch {
         let place = self.items.len() as u32;
         let Some(ready) = self.prepared.get(place as usize) else { return };
         // Beside the key's text there are its index and the lengths of fields.
-        let encoded_bytes = ready.encoded_len() + ready.key().len() + 8;
+        let encoded_bytes = ready.encoded_len() + ready.key_bytes().len() + 8;
         self.items.push(Item {
             hash: HashKey::MIN,
             deadline,
@@ -79,6 +79,7 @@ impl Batch {
             attempts: 0,
             user_bytes: user_bytes as u32,
             encoded_bytes: encoded_bytes as u32,
+            fault: None,
             maybe_stored: false,
             sampled,
         });

@@ -5,20 +5,22 @@ use std::sync::Arc;
 use headworks_record::Creation;
 use headworks_record::aggregate::{Aggregate, Builder, Member, Origin, Prepared, Ready};
 
+use crate::parcel::Encoded;
+
 /// The records of a batch, in their order.
 #[derive(Debug)]
 pub(crate) enum Contents {
     /// Records that were made here.
     Records(Prepared),
-    /// Some that come from elsewhere; the records among them are those that were prepared.
-    Units(Prepared, Vec<Unit>),
+    /// Some that come from elsewhere.
+    Mixed(Box<Mixed>),
 }
 
 impl Contents {
     pub(crate) fn len(&self) -> usize {
         match self {
             Contents::Records(prepared) => prepared.len(),
-            Contents::Units(_, units) => units.len(),
+            Contents::Mixed(mixed) => mixed.units.len(),
         }
     }
 
@@ -26,25 +28,62 @@ impl Contents {
     pub(crate) fn get(&self, place: usize) -> Option<Content<'_>> {
         match self {
             Contents::Records(prepared) => prepared.get(place).map(|ready| Content::Record(ready, None)),
-            Contents::Units(prepared, units) => match units.get(place)? {
-                Unit::Record(at, origin) => {
-                    prepared.get(*at as usize).map(|ready| Content::Record(ready, origin.as_deref()))
-                }
-                Unit::Member(aggregate, at, origin) => {
-                    Some(Content::Member(aggregate, *at as usize, origin.as_deref()))
-                }
-            },
+            Contents::Mixed(mixed) => mixed.get(place),
         }
     }
 }
 
-/// One of a batch that holds some that come from elsewhere.
+/// Records and members of aggregates.
 #[derive(Debug)]
-pub(crate) enum Unit {
-    /// The record at this place among those that were prepared.
-    Record(u32, Option<Arc<Origin>>),
-    /// The member at this place: its bytes are copied as they are encoded there.
-    Member(Arc<Aggregate>, u32, Option<Arc<Origin>>),
+pub(crate) struct Mixed {
+    records: Prepared,
+    /// Those of the records.
+    origins: Vec<Option<Arc<Origin>>>,
+    aggregates: Vec<(Arc<Aggregate>, Option<Arc<Origin>>)>,
+    units: Vec<Unit>,
+}
+
+/// Where one of them is.
+#[derive(Debug, Clone, Copy)]
+enum Unit {
+    /// Among the records.
+    Record(u32),
+    /// In this aggregate, at this place: its bytes are copied as they are encoded there.
+    Member(u32, u32),
+}
+
+impl Mixed {
+    /// None yet; these are the records that will be among them.
+    pub(crate) fn new(records: Prepared, count: usize) -> Self {
+        let units = Vec::with_capacity(count);
+        Self { records, origins: Vec::new(), aggregates: Vec::new(), units }
+    }
+
+    /// Adds the next of the records.
+    pub(crate) fn record(&mut self, origin: Option<Arc<Origin>>) {
+        self.units.push(Unit::Record(self.origins.len() as u32));
+        self.origins.push(origin);
+    }
+
+    /// Adds members of an aggregate.
+    pub(crate) fn members(&mut self, encoded: &Encoded, places: impl Iterator<Item = u32>) {
+        let of = self.aggregates.len() as u32;
+        self.units.extend(places.map(|place| Unit::Member(of, place)));
+        self.aggregates.push((Arc::clone(&encoded.aggregate), encoded.origin.clone()));
+    }
+
+    fn get(&self, place: usize) -> Option<Content<'_>> {
+        match *self.units.get(place)? {
+            Unit::Record(at) => {
+                let origin = self.origins.get(at as usize)?.as_deref();
+                self.records.get(at as usize).map(|ready| Content::Record(ready, origin))
+            }
+            Unit::Member(of, at) => {
+                let (aggregate, origin) = self.aggregates.get(of as usize)?;
+                Some(Content::Member(aggregate, at as usize, origin.as_deref()))
+            }
+        }
+    }
 }
 
 /// One of them, where it lies.

@@ -12,7 +12,7 @@ use tokio::time::Instant;
 
 use crate::batch::Batch;
 use crate::config::Config;
-use crate::content::{Contents, Unit};
+use crate::content::{Contents, Mixed};
 use crate::hot::HotKey;
 use crate::item::Item;
 use crate::outcome::{Failure, Outcome, Put};
@@ -241,29 +241,29 @@ impl Unpacked {
     fn parcels(config: &Config, parcels: Vec<Parcel>) -> Self {
         let deadline = Instant::now() + config.deadline();
         let puts: Vec<&Put> = parcels.iter().filter_map(Parcel::record).collect();
-        let (prepared, items) = Batch::of_puts(puts, deadline).finish();
-        let (mut records, mut of_records) = (0, items.into_iter());
-        let mut items = Vec::with_capacity(parcels.iter().map(Parcel::records).sum());
-        let mut units = Vec::with_capacity(items.capacity());
+        let (records, of_records) = Batch::of_puts(puts, deadline).finish();
+        let mut of_records = of_records.into_iter();
+        let count = parcels.iter().map(Parcel::records).sum();
+        let mut items = Vec::with_capacity(count);
+        let mut mixed = Mixed::new(records, count);
         for parcel in parcels {
             match parcel {
                 Parcel::Record(put) => {
                     let Some(item) = of_records.next() else { continue };
-                    items.push(Item { place: units.len() as u32, ..item });
-                    units.push(Unit::Record(records, put.origin));
-                    records += 1;
+                    items.push(Item { place: items.len() as u32, ..item });
+                    mixed.record(put.origin);
                 }
                 Parcel::Members(encoded) => {
-                    for (place, bytes) in encoded.members() {
-                        let Some(item) = encoded.item(place, bytes, deadline) else { continue };
-                        items.push(Item { place: units.len() as u32, ..item });
-                        let (aggregate, origin) = (Arc::clone(&encoded.aggregate), encoded.origin.clone());
-                        units.push(Unit::Member(aggregate, place, origin));
-                    }
+                    let first = items.len() as u32;
+                    let places = encoded.items(first, deadline).map(|(item, at)| {
+                        items.push(item);
+                        at
+                    });
+                    mixed.members(&encoded, places);
                 }
             }
         }
-        Self::checked(config, Contents::Units(prepared, units), items)
+        Self::checked(config, Contents::Mixed(Box::new(mixed)), items)
     }
 
     /// Finds what does not fit into a Kinesis record.
@@ -306,7 +306,7 @@ impl Ticket {
 /// The service task was dropped: puts may have been in flight.
 fn gone(records: usize) -> Outcomes {
     let last = "the writer's task was dropped".to_owned();
-    Outcomes::all_failed(records, Failure::OutcomeUnknown { attempts: 0, last })
+    Outcomes::all_failed(records, Failure::OutcomeUnknown { attempts: 0, last, fault: None })
 }
 
 impl Future for Ticket {

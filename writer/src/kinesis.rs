@@ -158,7 +158,16 @@ fn malformed(message: String) -> CallError {
     CallError { fault: Fault::Unavailable, code: "malformed-answer".to_owned(), message }
 }
 
-/// Sorts an SDK error by what the writer does next.
+/// Sorts an SDK error by what is done next.
+impl<E> From<SdkError<E>> for CallError
+where
+    E: ProvideErrorMetadata + std::error::Error + Send + Sync + 'static,
+{
+    fn from(error: SdkError<E>) -> Self {
+        call_error(error)
+    }
+}
+
 fn call_error<E>(error: SdkError<E>) -> CallError
 where
     E: ProvideErrorMetadata + std::error::Error + Send + Sync + 'static,
@@ -169,6 +178,9 @@ where
         // A connection that was never made has sent nothing.
         SdkError::DispatchFailure(failure) if failure.is_user() => {
             (Fault::Access, "request-not-sent".to_owned())
+        }
+        SdkError::DispatchFailure(failure) if never_signed(failure) => {
+            (Fault::Access, "request-not-signed".to_owned())
         }
         SdkError::DispatchFailure(failure) if never_connected(failure) => {
             (Fault::Unavailable, "connection-failed".to_owned())
@@ -194,6 +206,19 @@ fn chain(error: &(dyn std::error::Error + 'static)) -> String {
     texts.join(": ")
 }
 
+/// Whether the request was not sent for want of credentials. The SDK says no more of that than that it is no error of
+/// a connection's: those have one of hyper's below them, or a kind.
+fn never_signed(failure: &DispatchFailure) -> bool {
+    let Some(error) = failure.as_connector_error().filter(|error| error.is_other()) else { return false };
+    let causes =
+        std::iter::successors(Some(error as &(dyn std::error::Error + 'static)), |error| error.source());
+    error.as_other().is_none() && !causes.into_iter().any(is_of_hyper)
+}
+
+fn is_of_hyper(error: &(dyn std::error::Error + 'static)) -> bool {
+    error.is::<hyper::Error>() || error.is::<hyper_util::client::legacy::Error>()
+}
+
 /// Whether the connection was refused before anything was sent.
 fn never_connected(failure: &DispatchFailure) -> bool {
     let mut source = failure.as_connector_error().map(|error| error as &dyn std::error::Error);
@@ -215,8 +240,8 @@ fn fault_of(code: &str, status: u16) -> Fault {
         "ProvisionedThroughputExceededException"
         | "LimitExceededException"
         | "ThrottlingException"
-        | "KMSThrottlingException"
         | "RequestLimitExceeded" => Fault::Throttled,
+        "KMSThrottlingException" => Fault::KeyThrottled,
         "AccessDeniedException"
         | "UnrecognizedClientException"
         | "InvalidSignatureException"
@@ -252,6 +277,7 @@ mod tests {
     fn faults_are_told_apart() {
         assert_eq!(fault_of("ProvisionedThroughputExceededException", 400), Fault::Throttled);
         assert_eq!(fault_of("AccessDeniedException", 400), Fault::Access);
+        assert_eq!(fault_of("KMSThrottlingException", 400), Fault::KeyThrottled);
         assert_eq!(fault_of("ResourceNotFoundException", 400), Fault::Permanent);
         assert_eq!(fault_of("InternalFailure", 500), Fault::Ambiguous);
         assert_eq!(fault_of("unknown", 503), Fault::Ambiguous);

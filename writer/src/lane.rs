@@ -1,6 +1,6 @@
 //! One lane: records that wait, at most one aggregate that is sealed, and whether it is in flight.
 
-use std::collections::VecDeque;
+use std::collections::{HashSet, VecDeque};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -12,10 +12,13 @@ use crate::batches::Batches;
 use crate::config::Config;
 use crate::hot::Watch;
 use crate::item::Item;
-use crate::stream::{Capacity, Entry};
+use crate::stream::{Capacity, Entry, Fault};
 
 /// Records whose memory is asked for at a time: about as many as a core can wait for.
 const AHEAD: usize = 12;
+
+/// What an aggregate falls short of its units, by this, is worth the wait for another one if it is more than they are.
+const WORTH_A_UNIT: usize = 64;
 
 /// Aggregates are built for at most this ratio: what shrinks better leaves room.
 const MOST_RATIO: f64 = 16.0;
@@ -165,18 +168,30 @@ impl Lane {
         if linger > now {
             return Some(linger);
         }
-        if waiting >= sealing.unit || waiting == 0 || sealing.linger.is_zero() {
+        if waiting == 0 || sealing.linger.is_zero() {
             return None;
         }
-        // At the rate since the last one, when a unit is full; if that is soon, it is worth the wait.
-        let needed = sealing.unit as f64 / waiting as f64;
+        // An aggregate ends with a whole record, half of one short of its last unit: with few units that is worth
+        // another one.
+        let (records, units) = (self.waiting.len(), waiting / sealing.unit);
+        let short = waiting / records.max(1) / 2;
+        let goal = (units + 1) * sealing.unit;
+        if units > 0 && (short * WORTH_A_UNIT <= units * sealing.unit || goal > sealing.aggregate_bytes) {
+            return None;
+        }
+        // At the rate since the last one, when they are full; if that is soon, it is worth the wait.
+        let needed = goal as f64 / waiting as f64;
         let full = now.saturating_duration_since(sent).mul_f64(needed);
         let until = sent + full.min(sealing.fill);
         (full <= sealing.fill && until > now).then_some(until)
     }
 
     /// Takes out what has passed its deadline. Costs nothing while no deadline can have passed.
-    pub(crate) fn take_expired(&mut self, now: Instant) -> Vec<Item> {
+    ///
+    /// `refused` is the trouble with access that the stream is in. What is not stored for that reason its sender gives
+    /// again, so it takes along what follows it in its batch with the same key: that has more time perhaps, and must
+    /// not overtake it.
+    pub(crate) fn take_expired(&mut self, now: Instant, refused: Option<Fault>) -> Vec<Item> {
         if self.earliest.is_none_or(|earliest| earliest > now) {
             return Vec::new();
         }
@@ -189,10 +204,23 @@ impl Lane {
             // deadline passes.
             self.not_before = None;
         }
-        let (expired, live): (Vec<Item>, Vec<Item>) =
-            self.waiting.drain(..).partition(|item| item.deadline <= now);
+        let (mut expired, mut live) = (Vec::new(), VecDeque::with_capacity(self.waiting.len()));
+        let mut taken = HashSet::new();
+        for mut item in self.waiting.drain(..) {
+            let follows = !taken.is_empty() && taken.contains(&(item.batch, item.hash));
+            if item.deadline > now && !follows {
+                live.push_back(item);
+                continue;
+            }
+            let access = refused.or(item.fault.filter(|fault| fault.is_access()));
+            if let Some(fault) = access.or(follows.then_some(Fault::Access)) {
+                item.suffer(fault);
+                taken.insert((item.batch, item.hash));
+            }
+            expired.push(item);
+        }
         self.waiting_bytes = live.iter().map(|item| item.encoded_bytes as usize).sum();
-        self.waiting = live.into();
+        self.waiting = live;
         let front = self.front.iter().flat_map(|sealed| &sealed.items);
         self.earliest = front.chain(&self.waiting).map(|item| item.deadline).min();
         expired

@@ -7,6 +7,8 @@ use headworks_record::aggregate::Origin;
 use headworks_record::{Record, ShardId};
 use tokio::time::Instant;
 
+use crate::stream::Fault;
+
 /// A record to put.
 #[derive(Debug, Clone)]
 pub struct Put {
@@ -62,6 +64,9 @@ pub enum Failure {
         attempts: u32,
         /// What went wrong last.
         last: String,
+        /// Trouble with access ([`Fault::is_access`]) if there was any, else what kind of trouble the last was; `None`
+        /// if it never came to be put.
+        fault: Option<Fault>,
     },
     /// Its deadline passed, and it may be stored.
     #[error(
@@ -72,6 +77,8 @@ pub enum Failure {
         attempts: u32,
         /// What went wrong last.
         last: String,
+        /// As of [`Failure::DeadlineExceeded`]; `None` if the writer ended before it was answered.
+        fault: Option<Fault>,
     },
     /// The service will never take it.
     #[error("the stream refused it: {code}: {message}")]
@@ -101,6 +108,17 @@ impl Failure {
     /// Whether the same record may be stored later.
     pub fn is_retryable(&self) -> bool {
         !matches!(self, Failure::TooLarge { .. } | Failure::Refused { .. })
+    }
+
+    /// Whether credentials, permissions or keys stood in its way, or in the way of what it waited behind. Then what
+    /// follows it in its batch with the same key has not overtaken it, whatever its deadline.
+    pub fn is_access(&self) -> bool {
+        match self {
+            Failure::DeadlineExceeded { fault, .. } | Failure::OutcomeUnknown { fault, .. } => {
+                fault.is_some_and(Fault::is_access)
+            }
+            _ => false,
+        }
     }
 
     /// Whether the record may be stored: sending it again can repeat it.

@@ -33,7 +33,7 @@ enum Which {
 }
 
 /// Stands for an outcome that was never given.
-static UNANSWERED: Failure = Failure::OutcomeUnknown { attempts: 0, last: String::new() };
+static UNANSWERED: Failure = Failure::OutcomeUnknown { attempts: 0, last: String::new(), fault: None };
 
 impl Outcomes {
     /// None is known yet.

@@ -112,21 +112,26 @@ impl Encoded {
         })
     }
 
-    /// The item of the member at this place; its own place is the caller's to tell.
-    pub(crate) fn item(&self, place: u32, bytes: usize, deadline: Instant) -> Option<Item> {
-        let member = self.aggregate.member(place as usize)?;
-        Some(Item {
-            // Checked when the parcel was made.
-            hash: member.hash_key().unwrap_or_else(|_| key::hash_of(member.key())),
-            deadline: self.deadline.unwrap_or(deadline),
-            last: None,
-            batch: 0,
-            place,
-            attempts: 0,
-            user_bytes: member.user_bytes() as u32,
-            encoded_bytes: (bytes + 8) as u32,
-            maybe_stored: false,
-            sampled: member.known_creation().is_some_and(Creation::is_sampled),
+    /// An item for each member, and the member's place in the aggregate; the first item has this place in its batch.
+    pub(crate) fn items(&self, first: u32, deadline: Instant) -> impl Iterator<Item = (Item, u32)> {
+        let deadline = self.deadline.unwrap_or(deadline);
+        (first..).zip(self.members()).filter_map(move |(place, (at, bytes))| {
+            let member = self.aggregate.member(at as usize)?;
+            let item = Item {
+                // Checked when the parcel was made.
+                hash: member.hash_key().unwrap_or_else(|_| key::hash_of(member.key())),
+                deadline,
+                last: None,
+                batch: 0,
+                place,
+                attempts: 0,
+                user_bytes: member.user_bytes() as u32,
+                encoded_bytes: (bytes + 8) as u32,
+                fault: None,
+                maybe_stored: false,
+                sampled: member.known_creation().is_some_and(Creation::is_sampled),
+            };
+            Some((item, at))
         })
     }
 

@@ -3,6 +3,7 @@
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, VecDeque};
 use std::sync::Arc;
+use std::time::Duration;
 
 use headworks_record::aggregate::Builder;
 use headworks_record::{HashKey, HashRange, Lane as LaneName, LaneCount, ShardId, ShardMap};
@@ -64,6 +65,11 @@ pub(crate) struct Schedule {
     retired: Vec<Retired>,
     /// Stored on another shard than predicted; put again when a fresh map knows that one.
     parked: Vec<(Flight, Stored)>,
+    /// When credentials, permissions or keys last stood in the way of a put. It is the stream's trouble and not a
+    /// lane's: what is never put because others are tried is not put for that reason either.
+    refused: Option<(Instant, Fault)>,
+    /// Why the last fresh map did not come.
+    unlisted: Option<Fault>,
     ready: VecDeque<usize>,
     timers: BinaryHeap<Reverse<(Instant, u64, usize)>>,
     misplaced: u64,
@@ -90,6 +96,8 @@ impl Schedule {
             limiters,
             retired: Vec::new(),
             parked: Vec::new(),
+            refused: None,
+            unlisted: None,
             ready: VecDeque::new(),
             timers: BinaryHeap::new(),
             misplaced: 0,
@@ -131,12 +139,13 @@ impl Schedule {
     ) -> Vec<Flight> {
         self.fire_timers(now);
         self.expire_parked(now, answers);
+        let access = self.access(now);
         let mut call = Vec::new();
         let mut call_bytes = 0;
         for _ in 0..self.ready.len() {
             let Some(index) = self.ready.pop_front() else { break };
             self.lanes[index].queued = false;
-            let expired = self.lanes[index].take_expired(now);
+            let expired = self.lanes[index].take_expired(now, access);
             let hot = self.lanes[index].watch.hot().cloned();
             expired.iter().for_each(|item| expire(item, hot.as_deref(), answers));
             if !self.may_send(index, now, hurry) || self.is_limited(index, now) {
@@ -181,6 +190,13 @@ impl Schedule {
         rng: &mut impl Rng,
         answers: &mut Answers<'_>,
     ) {
+        let let_in = match &result {
+            Ok(_) => true,
+            Err(trouble) => trouble.fault == Fault::Throttled,
+        };
+        if let_in && self.refused.is_some_and(|(last, _)| flight.sent >= last) {
+            self.refused = None;
+        }
         match result {
             Ok(stored) if stored.shard == flight.shard => {
                 self.close(&flight);
@@ -211,6 +227,7 @@ impl Schedule {
 
     /// Takes a fresh shard map; tells whether it differs. Then what landed elsewhere is put again.
     pub(crate) fn refresh(&mut self, map: ShardMap, now: Instant) -> bool {
+        self.unlisted = None;
         let changed = map.open() != self.map.open();
         let map = map.remember(&self.map);
         if changed {
@@ -222,6 +239,19 @@ impl Schedule {
             self.put_again(flight, stored);
         }
         changed
+    }
+
+    /// Takes note that no fresh shard map came.
+    pub(crate) fn unlisted(&mut self, fault: Fault) {
+        self.unlisted = Some(fault);
+    }
+
+    /// The trouble with access that the stream is in.
+    fn access(&self, now: Instant) -> Option<Fault> {
+        // By then it was tried again, and what came of that, if it was no refusal, counts.
+        let stale = Duration::from_millis(self.config.max_backoff_ms + self.config.attempt_timeout_ms);
+        let refused = self.refused.filter(|(last, _)| now < *last + stale).map(|(_, fault)| fault);
+        refused.or_else(|| self.unlisted.filter(|fault| self.needs_map() && fault.is_access()))
     }
 
     /// Everything that is not in flight, to be answered when the writer gives up.
@@ -337,8 +367,12 @@ impl Schedule {
         if trouble.fault == Fault::Throttled && generation == self.generation {
             self.limiters[lane / usize::from(self.lanes_per_shard.get())].throttled(sent, now);
         }
+        if trouble.fault.is_access() {
+            self.refused = Some((now, trouble.fault));
+        }
         for item in &mut sealed.items {
             item.last = Some(Arc::clone(&trouble.message));
+            item.suffer(trouble.fault);
             item.maybe_stored |= trouble.fault == Fault::Ambiguous;
         }
         if generation == self.generation {
@@ -385,6 +419,7 @@ impl Schedule {
         for item in &mut sealed.items {
             item.maybe_stored = true;
             item.last = Some(Arc::clone(&last));
+            item.suffer(Fault::Ambiguous);
         }
         self.put_first(sealed.items);
     }
@@ -394,11 +429,13 @@ impl Schedule {
         {
             return;
         }
+        let access = self.access(now);
         for (mut flight, stored) in std::mem::take(&mut self.parked) {
             let (expired, live): (Vec<Item>, Vec<Item>) =
                 flight.sealed.items.into_iter().partition(|item| item.deadline <= now);
             for mut item in expired {
                 item.maybe_stored = true;
+                item.suffer(access.or(self.unlisted).unwrap_or(Fault::Ambiguous));
                 expire(&item, None, answers);
             }
             flight.sealed.items = live;
@@ -455,15 +492,15 @@ fn place(sealed: &Sealed, stored: Stored, answers: &mut Answers<'_>) {
 }
 
 fn expire(item: &Item, hot: Option<&HotKey>, answers: &mut Answers<'_>) {
-    let attempts = item.attempts;
+    let (attempts, fault) = (item.attempts, item.fault);
     let mut last = item.last.as_ref().map_or("it waited behind others", |last| last).to_owned();
     if let Some(hot) = hot {
         last = format!("{last}; {hot}");
     }
     let failure = if item.maybe_stored {
-        Failure::OutcomeUnknown { attempts, last }
+        Failure::OutcomeUnknown { attempts, last, fault }
     } else {
-        Failure::DeadlineExceeded { attempts, last }
+        Failure::DeadlineExceeded { attempts, last, fault }
     };
     answers.failed(item, failure);
 }

@@ -118,7 +118,7 @@ macro_rules! answers {
     };
 }
 
-type Listing = BoxFuture<'static, Result<ShardMap, String>>;
+type Listing = BoxFuture<'static, Result<ShardMap, CallError>>;
 
 impl Writer {
     /// Looks at the stream and makes a writer for it: the service, to be run, and its handle.
@@ -337,13 +337,16 @@ impl Writer {
         let pause = if failures == 0 { Duration::ZERO } else { self.config.pause_ceiling(failures) };
         async move {
             tokio::time::sleep(pause).await;
-            let listed = stream.list_shards().await.map_err(|error| error.to_string())?;
-            map_of(listed).map_err(|error| error.to_string())
+            map_of(stream.list_shards().await?).map_err(|error| CallError {
+                fault: Fault::Unavailable,
+                code: error.code().to_owned(),
+                message: error.to_string(),
+            })
         }
         .boxed()
     }
 
-    fn listed(&mut self, listed: Result<ShardMap, String>) {
+    fn listed(&mut self, listed: Result<ShardMap, CallError>) {
         let stream = self.stream.name().to_owned();
         match listed {
             Ok(map) => {
@@ -354,7 +357,10 @@ impl Writer {
                 }
                 self.counters.misplaced.store(self.schedule.misplaced(), Ordering::Relaxed);
             }
-            Err(error) => warn!(%stream, "the shards cannot be listed: {error}"),
+            Err(error) => {
+                self.schedule.unlisted(error.fault);
+                warn!(%stream, "the shards cannot be listed: {error}");
+            }
         }
     }
 
@@ -366,7 +372,7 @@ impl Writer {
         let Some((first, trouble)) = failed().next() else { return };
         let aggregates = failed().count();
         stats::add(&self.counters.entry_failures, aggregates as u64);
-        let throttled = failed().filter(|(_, trouble)| trouble.fault == Fault::Throttled).count();
+        let throttled = failed().filter(|(_, trouble)| throttles(trouble.fault)).count();
         stats::add(&self.counters.throttled, throttled as u64);
         let records: usize = failed().map(|(flight, _)| flight.sealed.items.len()).sum();
         let lane = &*first.sealed.entry.partition_key;
@@ -417,7 +423,7 @@ impl Writer {
                 let last = item.last.as_ref();
                 let last =
                     last.map_or("the writer stopped while a put was in flight", |last| last).to_owned();
-                Failure::OutcomeUnknown { attempts: item.attempts, last }
+                Failure::OutcomeUnknown { attempts: item.attempts, last, fault: None }
             } else {
                 Failure::Stopped
             };
@@ -425,6 +431,10 @@ impl Writer {
         }
         Report { unanswered }
     }
+}
+
+fn throttles(fault: Fault) -> bool {
+    matches!(fault, Fault::Throttled | Fault::KeyThrottled)
 }
 
 fn map_of(listed: Vec<ListedShard>) -> Result<ShardMap, shard::Error> {

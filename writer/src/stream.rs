@@ -96,6 +96,8 @@ pub enum Fault {
     Ambiguous,
     /// Credentials, permissions or keys: an operator can mend it, so it is tried until the deadline.
     Access,
+    /// KMS has no room for calls about the stream's key now. Nothing was stored.
+    KeyThrottled,
     /// The service will never take it: the stream is gone, or the request is invalid.
     Permanent,
 }
@@ -104,6 +106,12 @@ impl Fault {
     /// Whether the same call may succeed later.
     pub fn is_retryable(self) -> bool {
         self != Fault::Permanent
+    }
+
+    /// Whether credentials, permissions or keys stand in the way, KMS's throttling included: it says nothing of the
+    /// stream, which is neither under pressure nor out of reach.
+    pub fn is_access(self) -> bool {
+        matches!(self, Fault::Access | Fault::KeyThrottled)
     }
 }
 

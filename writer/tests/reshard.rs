@@ -22,7 +22,8 @@ use tokio_util::sync::CancellationToken;
 
 const PATIENCE: Duration = Duration::from_secs(60);
 const STREAM: &str = "inbound";
-const PRODUCERS: usize = 8;
+/// Enough keys that an aggregate in flight holds some of either child.
+const PRODUCERS: usize = 32;
 
 async fn shards(client: &Client) -> Vec<Shard> {
     client.list_shards().stream_name(STREAM).send().await.unwrap().shards.unwrap()
@@ -142,7 +143,7 @@ async fn under_load_nothing_is_lost_and_every_key_keeps_its_order_for_both_kinds
     }
     // The load goes on before, between and after.
     let more = async || {
-        let until = stored.load(Ordering::Relaxed) + 400;
+        let until = stored.load(Ordering::Relaxed) + 1600;
         let reached = async {
             while stored.load(Ordering::Relaxed) < until {
                 sleep(Duration::from_millis(2)).await;

@@ -57,9 +57,10 @@ fn fill(sizes: &[usize], unit: usize) -> f64 {
 async fn a_provisioned_shard_at_its_full_rate_fills_its_units() {
     let (sizes, longest) = steady(Capacity::Provisioned, 1000, Duration::from_millis(1)).await;
     let fill = fill(&sizes, 25 * 1024);
-    assert!(fill > 0.95, "{fill}: {sizes:?}");
-    // At most: the wait for a unit, the answer to the one before and its own.
-    assert!(longest <= Duration::from_millis(90), "{longest:?}");
+    assert!(fill > 0.97, "{fill}: {sizes:?}");
+    // At most: the time to fill (50 ms), the wait for other lanes (5 ms), the answer to the one before and its own (20 ms
+    // each).
+    assert!(longest <= Duration::from_millis(95), "{longest:?}");
 }
 
 #[tokio::test(start_paused = true)]
@@ -67,7 +68,8 @@ async fn an_on_demand_stream_is_billed_by_the_kilobyte() {
     let (sizes, longest) = steady(Capacity::OnDemand, 300, Duration::from_micros(300)).await;
     let fill = fill(&sizes, 1024);
     assert!(fill > 0.95, "{fill}: {sizes:?}");
-    assert!(longest <= Duration::from_millis(60), "{longest:?}");
+    // What is beyond the last unit waits for the next aggregate.
+    assert!(longest <= Duration::from_millis(95), "{longest:?}");
 }
 
 #[tokio::test(start_paused = true)]

@@ -59,6 +59,8 @@ pub struct State {
     pub refuse_all: Option<(Fault, &'static str)>,
     /// Refuses every call as a whole that has an entry of more bytes of data.
     pub refuse_larger: Option<usize>,
+    /// The shards may not be listed.
+    pub refuse_listing: bool,
     rng: SmallRng,
     sequence: u64,
 }
@@ -93,6 +95,7 @@ impl MemoryStream {
             limited: false,
             refuse_all: None,
             refuse_larger: None,
+            refuse_listing: false,
             rng: SmallRng::seed_from_u64(seed),
             sequence: 0,
         })))
@@ -312,6 +315,10 @@ impl Stream for MemoryStream {
     }
 
     async fn list_shards(&self) -> Result<Vec<ListedShard>, CallError> {
+        if self.with(|state| state.refuse_listing) {
+            let (code, message) = ("AccessDeniedException".into(), "told to".into());
+            return Err(CallError { fault: Fault::Access, code, message });
+        }
         Ok(self.with(|state| {
             let listed = |s: &MemoryShard| ListedShard {
                 shard: Shard { id: s.id.clone(), range: s.range },
