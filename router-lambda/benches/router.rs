@@ -33,7 +33,7 @@ use std::time::Duration;
 use base64::Engine as _;
 use bytes::Bytes;
 use headworks_record::aggregate::Builder;
-use headworks_record::{Creation, Headers, Record};
+use headworks_record::{Creation, HashRange, Headers, LaneCount, Record};
 use headworks_router::{
     EXAMPLE_ROUTES, Event, Invocation, KinesisShards, NoDeadLetters, RouteTable, Router, Writers, route,
     writer_config,
@@ -59,13 +59,19 @@ struct Case {
     name: &'static str,
     ways: usize,
     payload: usize,
+    /// Lanes of every shard, inbound and outbound.
+    lanes: u16,
 }
 
-const CASES: [Case; 4] = [
-    Case { name: "pass-through", ways: 1, payload: 200 },
-    Case { name: "two-way", ways: 2, payload: 200 },
-    Case { name: "ten-way", ways: 10, payload: 200 },
-    Case { name: "many-tiny-records", ways: 2, payload: 20 },
+/// As many lanes as the templates of `infra/` make.
+const LANES: u16 = 8;
+
+const CASES: [Case; 5] = [
+    Case { name: "pass-through", ways: 1, payload: 200, lanes: LANES },
+    Case { name: "pass-through, one lane", ways: 1, payload: 200, lanes: 1 },
+    Case { name: "two-way", ways: 2, payload: 200, lanes: LANES },
+    Case { name: "ten-way", ways: 10, payload: 200, lanes: LANES },
+    Case { name: "many-tiny-records", ways: 2, payload: 20, lanes: LANES },
 ];
 
 fn main() {
@@ -93,8 +99,8 @@ fn main() {
     for case in &CASES {
         whole(case, if quick { 0 } else { 2_000_000_000 });
     }
-    let sink = Sink::start();
-    let case = Case { name: "cold", ways: 2, payload: 200 };
+    let case = Case { name: "cold", ways: 2, payload: 200, lanes: LANES };
+    let sink = Sink::start(case.lanes);
     let (small, _) = event(&case, 50_000);
     let mut starts: Vec<f64> =
         (0..if quick { 1 } else { 21 }).map(|_| cold::start(&sink, &small).ms).collect();
@@ -133,36 +139,37 @@ fn routing(times: u64) {
     figure("route", "cpu_ns_per_record", each, "ns", None);
 }
 
-/// An event's JSON text, and its records as blobs with their keys.
+/// An event's JSON text, and its records as blobs with their keys. A blob holds records of one lane, as writers put them.
 fn event(case: &Case, bytes: usize) -> (String, Vec<(Bytes, Vec<String>)>) {
+    let (lanes, shard) = (LaneCount::new(case.lanes).unwrap(), HashRange::new(0, u128::MAX));
+    let mut open: Vec<(Builder, Vec<String>)> = (0..case.lanes).map(|_| Default::default()).collect();
     let mut text = r#"{"Records":["#.to_owned();
     let mut blobs = Vec::new();
-    let mut count = 0usize;
-    loop {
-        let mut builder = Builder::new();
-        let mut keys = Vec::new();
-        while builder.len() < AGGREGATE_BYTES - case.payload - 200 {
-            let mut random = [0; 18];
-            random[..8].copy_from_slice(&(count as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15).to_be_bytes());
-            random[10..].copy_from_slice(&(count as u64 + 1).to_be_bytes());
-            let key = format!("session-{:08}", count % 5000);
-            let record = Record::builder(key.clone())
-                .unwrap()
-                .header("type", format!("t{}", count % case.ways))
-                .unwrap()
-                .header("source", "web")
-                .unwrap()
-                .creation(Creation::mint(1_790_000_000_000, random))
-                .data(payload(count % case.ways, case.payload))
-                .build();
-            builder.push(&record);
-            keys.push(key);
-            count += 1;
+    for count in 0usize.. {
+        let mut random = [0; 18];
+        random[..8].copy_from_slice(&(count as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15).to_be_bytes());
+        random[10..].copy_from_slice(&(count as u64 + 1).to_be_bytes());
+        let key = format!("session-{:08}", count % 5000);
+        let record = Record::builder(key.clone())
+            .unwrap()
+            .header("type", format!("t{}", count % case.ways))
+            .unwrap()
+            .header("source", "web")
+            .unwrap()
+            .creation(Creation::mint(1_790_000_000_000, random))
+            .data(payload(count % case.ways, case.payload))
+            .build();
+        let lane = lanes.lane_of(&shard, record.hash_key());
+        let (builder, keys) = &mut open[usize::from(lane)];
+        builder.push(&record);
+        keys.push(key);
+        if builder.len() < AGGREGATE_BYTES - case.payload - 200 {
+            continue;
         }
-        let blob = builder.finish();
+        let (blob, keys) = (builder.take(), std::mem::take(keys));
         let found = json!({
             "kinesis": {
-                "kinesisSchemaVersion": "1.0", "partitionKey": "hw/shardId-000000000000/0",
+                "kinesisSchemaVersion": "1.0", "partitionKey": format!("hw/shardId-000000000000/{lane}"),
                 "sequenceNumber": format!("496700000000000000000000000000000000000000000000{:08}", blobs.len()),
                 "data": base64::engine::general_purpose::STANDARD.encode(&blob),
                 "approximateArrivalTimestamp": 1_790_000_000.5,
@@ -173,8 +180,7 @@ fn event(case: &Case, bytes: usize) -> (String, Vec<(Bytes, Vec<String>)>) {
         });
         let found = found.to_string();
         if !blobs.is_empty() && text.len() + found.len() + 3 > bytes {
-            text.push_str("]}");
-            return (text, blobs);
+            break;
         }
         if !blobs.is_empty() {
             text.push(',');
@@ -182,6 +188,8 @@ fn event(case: &Case, bytes: usize) -> (String, Vec<(Bytes, Vec<String>)>) {
         text.push_str(&found);
         blobs.push((blob, keys));
     }
+    text.push_str("]}");
+    (text, blobs)
 }
 
 /// JSON of this size that names the type.
@@ -208,7 +216,7 @@ struct Bench {
 
 impl Bench {
     fn start(case: &Case) -> Self {
-        let sink = Sink::start();
+        let sink = Sink::start(case.lanes);
         let (text, blobs) = event(case, EVENT_BYTES);
         let records: usize = blobs.iter().map(|(_, keys)| keys.len()).sum();
         let (name, aggregates) = (case.name, blobs.len());

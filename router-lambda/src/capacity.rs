@@ -1,7 +1,6 @@
 //! What an outbound stream takes, as the service says.
 
 use aws_sdk_kinesis::Client;
-use aws_sdk_kinesis::error::{DisplayErrorContext, ProvideErrorMetadata as _};
 use aws_sdk_kinesis::types::StreamMode;
 use headworks_writer::{CallError, Capacity, Config, Fault, StartError};
 
@@ -14,8 +13,8 @@ pub(crate) async fn fitted(client: &Client, stream: &str, config: &Config) -> Re
     let described = match client.describe_stream_summary().stream_name(stream).send().await {
         Ok(described) => described,
         Err(error) => {
-            let code = error.code().unwrap_or("unknown").to_owned();
-            return match &*code {
+            let mut source = CallError::from(error);
+            return match &*source.code {
                 "AccessDeniedException" => {
                     let limit = config.max_record_bytes;
                     tracing::warn!(
@@ -28,10 +27,10 @@ pub(crate) async fn fitted(client: &Client, stream: &str, config: &Config) -> Re
                 // The writer finds that out as well.
                 "ResourceNotFoundException" => Ok(config),
                 _ => {
-                    let message = error
-                        .message()
-                        .map_or_else(|| DisplayErrorContext(&error).to_string(), str::to_owned);
-                    let source = CallError { fault: Fault::Unavailable, code, message };
+                    if !source.fault.is_retryable() {
+                        // Of a code that is not known it cannot be said that it is no permission.
+                        source.fault = Fault::Access;
+                    }
                     Err(StartError::Stream { stream: stream.to_owned(), source })
                 }
             };

@@ -372,7 +372,7 @@ impl Router {
         let mut settled = Vec::with_capacity(total);
         for (stream, sent, mut outcomes, now_ms) in join_all(puts).await {
             let silent =
-                || Err(Trouble::retryable("deadline-exceeded", "the destination did not answer in time"));
+                || Err(Trouble::unavailable("deadline-exceeded", "the destination did not answer in time"));
             outcomes.resize_with(sent.len(), silent);
             settled.extend(sent.into_iter().zip(outcomes).map(|(Sent { slot, spills_at }, outcome)| {
                 let outcome = outcome.map_err(|trouble| spill(trouble, spills_at, now_ms));
@@ -383,9 +383,9 @@ impl Router {
     }
 }
 
-/// Trouble that passes is for the dead letters once the record is as old as its rule allows.
+/// What a destination does not take is for the dead letters once the record is as old as its rule allows.
 fn spill(trouble: Trouble, spills_at: Option<u64>, now_ms: u64) -> Trouble {
-    if trouble.is_poison() || spills_at.is_none_or(|at| now_ms < at) {
+    if !trouble.may_spill() || spills_at.is_none_or(|at| now_ms < at) {
         return trouble;
     }
     let message = format!(

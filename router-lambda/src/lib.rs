@@ -14,8 +14,9 @@
 //!
 //! A batch moves on only when each record is stored on every destination, dropped by a rule, skipped
 //! because its writer puts it again (a misplaced aggregate), or written to the dead letters. Throttling,
-//! credentials, keys and connections are never poison: the shard waits, unless the record's rule says
-//! (`spill-after`) that it is not to wait for ever.
+//! credentials, keys and connections are never poison: the shard waits. Where the record's rule says so (`spill-after`),
+//! it does not wait for ever for a destination that is under pressure or out of reach; for credentials, permissions and
+//! keys it always does.
 //!
 //! ```
 //! use headworks_record::Headers;

@@ -9,7 +9,7 @@ use backon::{ExponentialBuilder, Retryable as _};
 use headworks_record::aggregate::{self, Aggregate, Origin};
 use headworks_telemetry::RecordTracer;
 use headworks_writer::{
-    Encoded, Failure, Handle, KinesisStream, Outcome, Parcel, Put, Refused, StartError, Writer,
+    Encoded, Failure, Fault, Handle, KinesisStream, Parcel, Put, Refused, StartError, Writer,
 };
 use tokio::sync::OnceCell;
 use tokio::time::{Instant, timeout_at};
@@ -17,7 +17,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::capacity;
-use crate::trouble::Trouble;
+use crate::trouble::{Kind, Trouble};
 
 /// What is put on a stream.
 #[derive(Debug, Clone)]
@@ -105,12 +105,16 @@ impl Load {
 }
 
 /// Puts records on streams.
+///
+/// Trouble for which a rule's `spill-after` is meant is [`Trouble::unavailable`]; what is [`Trouble::retryable`] is waited
+/// for whatever a rule says.
 #[async_trait]
 pub trait Outbound: Send + Sync + 'static {
     /// Puts the loads in order and says what became of each record, in the same order.
     ///
     /// Each load brings its own deadline; the answer is there by `until`. A record that is not put for a
-    /// reason that passes is never overtaken by a later one of its key that has no earlier deadline.
+    /// reason that passes is not overtaken by a later one of its key; but if it is for want of the stream
+    /// ([`Trouble::may_spill`]), a later one may be put that has more time.
     async fn put(&self, stream: &str, loads: Vec<Load>, until: Instant) -> Vec<Result<(), Trouble>>;
 }
 
@@ -182,22 +186,23 @@ impl Writers {
             self.tasks.spawn(service.run(self.shutdown.clone()));
             Ok::<_, StartError>(handle)
         };
-        let mut last = None;
+        let mut last: Option<Trouble> = None;
         let started = cell.get_or_try_init(|| {
             start.retry(pauses).when(StartError::is_retryable).notify(|error, pause| {
                 tracing::warn!(stream, %error, ?pause, "an outbound stream cannot be opened yet");
-                last = Some(error.to_string());
+                // A later attempt that is not answered says nothing of a refused access.
+                if last.as_ref().is_none_or(Trouble::may_spill) {
+                    last = Some(of_start(error));
+                }
             })
         });
         match timeout_at(until, started).await {
             Ok(Ok(handle)) => Ok(handle.clone()),
             Ok(Err(error)) => Err(of_start(&error)),
             Err(_elapsed) => {
-                let last = last.unwrap_or_else(|| "no answer".to_owned());
-                Err(Trouble::retryable(
-                    "stream-unreadable",
-                    format!("{stream:?} could not be opened in time: {last}"),
-                ))
+                let last = last.unwrap_or_else(|| Trouble::unavailable("stream-unreadable", "no answer"));
+                let message = format!("{stream:?} could not be opened in time: {}", last.message);
+                Err(Trouble { code: "stream-unreadable".into(), message, ..last })
             }
         }
     }
@@ -257,8 +262,10 @@ impl Outbound for Writers {
         }
         let mut settled = Vec::with_capacity(total);
         for ticket in tickets {
-            match timeout_at(until, ticket).await {
-                Ok(outcomes) => settled.extend(outcomes.into_iter().map(of_outcome)),
+            match timeout_at(until, ticket.outcomes()).await {
+                Ok(outcomes) => {
+                    settled.extend(outcomes.iter().map(|outcome| outcome.map(|_| ()).map_err(of_failure)));
+                }
                 Err(_elapsed) => {
                     refused = Some(Trouble::retryable(
                         "outcome-unknown",
@@ -273,6 +280,7 @@ impl Outbound for Writers {
         }
         let rest =
             refused.unwrap_or_else(|| Trouble::retryable("outcome-unknown", "the writer gave no answer"));
+        let rest = of_the_rest(rest, &settled);
         settled.resize_with(total - poison.len(), || Err(rest.clone()));
         for (place, trouble) in poison {
             settled.insert(place, Err(trouble));
@@ -301,16 +309,26 @@ fn chunks(loads: Vec<Load>, budget: usize) -> Vec<Vec<Load>> {
     chunks
 }
 
-fn of_outcome(outcome: Outcome) -> Result<(), Trouble> {
-    let failure = match outcome {
-        Ok(_) => return Ok(()),
-        Err(failure) => failure,
-    };
-    Err(match &failure {
-        Failure::TooLarge { .. } => Trouble::poison(failure.code(), &failure),
-        Failure::Refused { code, .. } => of_service_code(code, &failure),
-        _ => Trouble::retryable(failure.code(), &failure),
-    })
+fn of_failure(failure: &Failure) -> Trouble {
+    match failure {
+        Failure::TooLarge { .. } => Trouble::poison(failure.code(), failure),
+        Failure::Refused { code, .. } => of_service_code(code, failure),
+        // What came to no put found no room on its shard.
+        Failure::DeadlineExceeded { fault: None, .. } => Trouble::unavailable(failure.code(), failure),
+        Failure::DeadlineExceeded { fault: Some(fault), .. }
+        | Failure::OutcomeUnknown { fault: Some(fault), .. }
+            if is_of_the_stream(*fault) =>
+        {
+            Trouble::unavailable(failure.code(), failure)
+        }
+        _ => Trouble::retryable(failure.code(), failure),
+    }
+}
+
+/// Whether it is pressure or an outage, by which `spill-after` is meant. What is added to the writer's faults is
+/// not, until it is named here.
+fn is_of_the_stream(fault: Fault) -> bool {
+    matches!(fault, Fault::Throttled | Fault::Unavailable | Fault::Ambiguous)
 }
 
 /// Only what names the record or its stream is poison. An unknown code may be a permission or a key, which
@@ -322,6 +340,16 @@ fn of_service_code(code: &str, error: &impl std::fmt::Display) -> Trouble {
             Trouble::poison("stream-refused", error)
         }
         _ => Trouble::retryable("stream-refused", error),
+    }
+}
+
+/// What the writer had no room or time for waited behind what it took: if all that failed of that for want of the stream,
+/// so did the rest.
+fn of_the_rest(trouble: Trouble, settled: &[Result<(), Trouble>]) -> Trouble {
+    let mut ahead = settled.iter().filter_map(|outcome| outcome.as_ref().err()).peekable();
+    match trouble.is_retryable() && ahead.peek().is_some() && ahead.all(Trouble::may_spill) {
+        true => Trouble { kind: Kind::Unavailable, ..trouble },
+        false => trouble,
     }
 }
 
@@ -337,6 +365,10 @@ fn of_start(error: &StartError) -> Trouble {
         StartError::Stream { source, .. } if source.code == "ResourceNotFoundException" => {
             Trouble::poison("destination-missing", error)
         }
+        StartError::Stream { source, .. } if is_of_the_stream(source.fault) => {
+            Trouble::unavailable(error.code(), error)
+        }
+        StartError::ShardMap { .. } => Trouble::unavailable(error.code(), error),
         _ => Trouble::retryable(error.code(), error),
     }
 }
@@ -369,23 +401,48 @@ mod tests {
     }
 
     #[test]
+    fn what_finds_no_room_waits_for_what_those_before_it_wait_for() {
+        let full = || Trouble::retryable("writer-full", "x");
+        let throttled = || Err(Trouble::unavailable("deadline-exceeded", "x"));
+        let denied = || Err(Trouble::retryable("deadline-exceeded", "x"));
+        assert!(of_the_rest(full(), &[Ok(()), throttled(), throttled()]).may_spill());
+        assert!(!of_the_rest(full(), &[throttled(), denied()]).may_spill());
+        assert!(!of_the_rest(full(), &[Ok(())]).may_spill(), "others fill it");
+        assert!(of_the_rest(Trouble::poison("record-too-large", "x"), &[throttled()]).is_poison());
+    }
+
+    #[test]
     fn only_what_a_retry_cannot_mend_is_poison() {
-        let refused = |code: &str| {
-            of_outcome(Err(Failure::Refused { code: code.to_owned(), message: "m".to_owned() })).unwrap_err()
-        };
+        let refused =
+            |code: &str| of_failure(&Failure::Refused { code: code.to_owned(), message: "m".to_owned() });
         assert_eq!(refused("ResourceNotFoundException").code(), "destination-missing");
         assert!(refused("ResourceNotFoundException").is_poison());
         assert!(refused("InvalidArgumentException").is_poison());
         assert!(refused("KMSAccessDeniedException").is_retryable());
         assert!(refused("SomethingNewException").is_retryable());
-        let last = || "x".to_owned();
-        for failure in [
-            Failure::DeadlineExceeded { attempts: 1, last: last() },
-            Failure::OutcomeUnknown { attempts: 1, last: last() },
-            Failure::Stopped,
-        ] {
-            assert!(of_outcome(Err(failure)).unwrap_err().is_retryable());
+        assert!(
+            !refused("KMSAccessDeniedException").may_spill() && !refused("SomethingNewException").may_spill()
+        );
+        let faults = [
+            (None, true),
+            (Some(Fault::Throttled), true),
+            (Some(Fault::Unavailable), true),
+            (Some(Fault::Ambiguous), true),
+            (Some(Fault::Access), false),
+            (Some(Fault::KeyThrottled), false),
+            (Some(Fault::Permanent), false),
+        ];
+        for (fault, spills) in faults {
+            let late = Failure::DeadlineExceeded { attempts: 1, last: "x".to_owned(), fault };
+            let unknown = Failure::OutcomeUnknown { attempts: 1, last: "x".to_owned(), fault };
+            for (failure, spills) in [(late, spills), (unknown, spills && fault.is_some())] {
+                let trouble = of_failure(&failure);
+                assert!(trouble.is_retryable());
+                assert_eq!(trouble.may_spill(), spills, "{failure:?}");
+            }
         }
-        assert!(of_outcome(Err(Failure::TooLarge { bytes: 2, limit: 1 })).unwrap_err().is_poison());
+        let stopped = of_failure(&Failure::Stopped);
+        assert!(stopped.is_retryable() && !stopped.may_spill());
+        assert!(of_failure(&Failure::TooLarge { bytes: 2, limit: 1 }).is_poison());
     }
 }

@@ -6,9 +6,12 @@ use std::borrow::Cow;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Kind {
-    /// It passes: throttling, connections, credentials, keys. The record is reported as failed, so its
-    /// shard waits and Lambda hands it over again.
+    /// It passes: credentials, permissions, keys, the router's own limits. The record is reported as failed, so its
+    /// shard waits and Lambda hands it over again, for as long as that takes.
     Retryable,
+    /// The destination takes nothing now: it is under pressure, out of reach, or silent. As [`Kind::Retryable`], but a
+    /// rule's `spill-after` bounds how long its records wait.
+    Unavailable,
     /// The record itself will never get through. It goes to the dead letters.
     Poison,
 }
@@ -26,9 +29,14 @@ pub struct Trouble {
 }
 
 impl Trouble {
-    /// Trouble that passes.
+    /// Trouble that passes, and that is waited for whatever a rule says.
     pub fn retryable(code: impl Into<Cow<'static, str>>, message: impl ToString) -> Self {
         Self { kind: Kind::Retryable, code: code.into(), message: message.to_string() }
+    }
+
+    /// Trouble of the destination that passes.
+    pub fn unavailable(code: impl Into<Cow<'static, str>>, message: impl ToString) -> Self {
+        Self { kind: Kind::Unavailable, code: code.into(), message: message.to_string() }
     }
 
     /// Trouble that stays.
@@ -41,6 +49,11 @@ impl Trouble {
         self.kind == Kind::Poison
     }
 
+    /// Whether a rule's `spill-after` bounds how long it is waited for.
+    pub fn may_spill(&self) -> bool {
+        self.kind == Kind::Unavailable
+    }
+
     /// The stable code of this error, as in `docs/errors/`.
     pub fn code(&self) -> &str {
         &self.code
@@ -48,6 +61,6 @@ impl Trouble {
 
     /// Whether the same record may get through later.
     pub fn is_retryable(&self) -> bool {
-        self.kind == Kind::Retryable
+        !self.is_poison()
     }
 }

@@ -10,6 +10,8 @@ use std::thread;
 use aws_sdk_kinesis::Client;
 use aws_sdk_kinesis::config::{BehaviorVersion, Credentials, Region};
 
+use headworks_writer::LANES_TAG;
+
 use crate::cpu::SINK;
 
 pub struct Sink {
@@ -19,7 +21,8 @@ pub struct Sink {
 }
 
 impl Sink {
-    pub fn start() -> Self {
+    /// Every stream has a shard of so many lanes.
+    pub fn start(lanes: u16) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
         let signed = Arc::new(AtomicU64::new(0));
@@ -27,7 +30,7 @@ impl Sink {
         let accept = move || {
             for connection in listener.incoming() {
                 let (connection, counter) = (connection.unwrap(), Arc::clone(&counter));
-                let serve = move || serve(connection, &counter);
+                let serve = move || serve(connection, &counter, lanes);
                 thread::Builder::new().name(SINK.to_owned()).spawn(serve).unwrap();
             }
         };
@@ -76,7 +79,7 @@ pub fn answer(writing: &mut impl Write, headers: &str, body: &str) -> bool {
     write!(writing, "HTTP/1.1 200 OK\r\n{headers}content-length: {length}\r\n\r\n{body}").is_ok()
 }
 
-fn serve(connection: TcpStream, signed: &AtomicU64) {
+fn serve(connection: TcpStream, signed: &AtomicU64, lanes: u16) {
     connection.set_nodelay(true).unwrap();
     let mut writing = connection.try_clone().unwrap();
     let mut reading = BufReader::with_capacity(1 << 18, connection);
@@ -86,7 +89,8 @@ fn serve(connection: TcpStream, signed: &AtomicU64) {
                 r#"{{"Shards":[{{"ShardId":"shardId-000000000000","HashKeyRange":{{"StartingHashKey":"0","EndingHashKey":"{}"}},"SequenceNumberRange":{{"StartingSequenceNumber":"1"}}}}]}}"#,
                 u128::MAX
             ),
-            "ListTagsForStream" => r#"{"HasMoreTags":false,"Tags":[]}"#.to_owned(),
+            "ListTagsForStream" => format!(
+                r#"{{"HasMoreTags":false,"Tags":[{{"Key":"{LANES_TAG}","Value":"{lanes}"}}]}}"#),
             "DescribeStreamSummary" => r#"{"StreamDescriptionSummary":{"StreamName":"bench","StreamARN":"arn:aws:kinesis:us-east-1:000000000000:stream/bench","StreamStatus":"ACTIVE","StreamModeDetails":{"StreamMode":"PROVISIONED"},"RetentionPeriodHours":24,"StreamCreationTimestamp":1.0,"EnhancedMonitoring":[],"OpenShardCount":1}}"#.to_owned(),
             "PutRecords" => {
                 signed.fetch_add(body.len() as u64, Ordering::Relaxed);

@@ -42,7 +42,7 @@ pub fn json_schema() -> Value {
         "enrich": { "$ref": "#/$defs/enrich" },
         "spill-after": described(
             duration.clone(),
-            "How long a record waits for its destination before it goes to the dead letters. Absent: for ever.",
+            "How long a record waits for a destination that is under pressure or out of reach before it goes to the dead letters. Credentials, permissions and KMS are waited for whatever it says. Absent: for ever.",
         ),
     });
     let mut rule = json!({

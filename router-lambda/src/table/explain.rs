@@ -118,7 +118,7 @@ pub struct Place {
     /// The DynamoDB table that more headers come from.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub enrich: Option<String>,
-    /// After which time the record goes to the dead letters if the stream does not take it.
+    /// After which time the record goes to the dead letters if the stream has no room for it or does not answer.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub spill_after: Option<String>,
 }
@@ -313,7 +313,7 @@ impl fmt::Display for Explanation {
                 write!(f, ", headers from the table {lookup}")?;
             }
             if let Some(after) = &place.spill_after {
-                write!(f, ", to the dead letters if it is not taken for {after}")?;
+                write!(f, ", to the dead letters if the stream has no room or does not answer for {after}")?;
             }
         }
         Ok(())

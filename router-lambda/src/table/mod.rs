@@ -64,9 +64,10 @@
 //!
 //! `spill-after` is the owner's choice between waiting and going on. Without it (the default) a record that its
 //! destination does not take blocks its shard until it is taken. With it, a record that has been on the
-//! inbound stream for that long and that the destination has just refused, or not answered for, for whatever reason
-//! (throttling, credentials and keys included), goes to the dead letters for that destination, and its shard goes on: later
-//! records of its key may then be stored before it is put again.
+//! inbound stream for that long and that the destination has just had no room for, or not answered for, goes to the dead
+//! letters for that destination, and its shard goes on: later records of its key may then be stored before it is put
+//! again. It is meant for pressure and outages. Credentials, permissions and KMS keys (KMS's throttling included) are for
+//! an operator to mend: until then the record blocks its shard, whatever `spill-after` says.
 //!
 //! A look-up adds headers before anything else is changed. An item or attribute that is not there adds none, nor does
 //! a record that does not say its key. When the table does not answer in time, `skip` goes on without

@@ -57,7 +57,7 @@ async fn a_partial_failure_names_the_lowest_sequence_number() {
     let streams = Streams::new(|stream, record| {
         let throttled =
             (stream == "orders" && record.data == "c") || (stream == "clicks" && record.data == "b");
-        if throttled { Err(Trouble::retryable("deadline-exceeded", "throttled")) } else { Ok(()) }
+        if throttled { Err(Trouble::unavailable("deadline-exceeded", "throttled")) } else { Ok(()) }
     });
     let (world, router) = World::new(streams, Letters::default(), Shards::default());
     let event = event(vec![
@@ -215,7 +215,7 @@ async fn it_stops_before_the_deadline_and_returns_what_is_done() {
     let report = router.handle(&event, &Invocation { deadline, request_id: None }).await.unwrap();
     assert!(Instant::now() < deadline);
     let failed = report.failed.unwrap();
-    assert_eq!((&*failed.sequence_number, failed.trouble.kind), ("101", Kind::Retryable));
+    assert_eq!((&*failed.sequence_number, failed.trouble.kind), ("101", Kind::Unavailable));
     assert_eq!(world.streams.data("default"), ["a", "c"]);
 
     // A deadline that has passed already.

@@ -132,7 +132,7 @@ async fn a_redriven_record_is_the_same_and_its_letter_moves_when_it_is_stored() 
     let clicks_down = Arc::new(AtomicBool::new(true));
     let down = Arc::clone(&clicks_down);
     let streams = Streams::new(move |stream, _| match stream == "clicks" && down.load(Ordering::Relaxed) {
-        true => Err(Trouble::retryable("deadline-exceeded", "throttled")),
+        true => Err(Trouble::unavailable("deadline-exceeded", "throttled")),
         false => Ok(()),
     });
     let summary = redrive(&bucket, &streams, &options, &mut |_| {}).await.unwrap();

@@ -43,7 +43,7 @@ impl Outbound for Pressed {
                 sleep_until(put.deadline.unwrap().min(release)).await;
             }
             if stream == "orders" && PRESSED.contains(&self.start.elapsed().as_secs()) {
-                outcomes.push(Err(Trouble::retryable("deadline-exceeded", "throttled")));
+                outcomes.push(Err(Trouble::unavailable("deadline-exceeded", "throttled")));
                 continue;
             }
             let key = (stream.to_owned(), String::from_utf8(put.record.data.to_vec()).unwrap());
@@ -199,7 +199,7 @@ async fn a_rule_that_spills_bounds_the_others_delay() {
 }
 
 /// Ten seconds after the records of [`crate::common::event`] arrived.
-fn later() -> SystemTime {
+pub(crate) fn later() -> SystemTime {
     UNIX_EPOCH + Duration::from_millis(EPOCH_MS + 10_500)
 }
 
@@ -207,7 +207,7 @@ fn later() -> SystemTime {
 async fn each_route_has_its_own_policy() {
     let streams = crate::common::Streams::new(|stream, _| match stream {
         "calm" => Ok(()),
-        _ => Err(Trouble::retryable("deadline-exceeded", "throttled")),
+        _ => Err(Trouble::unavailable("deadline-exceeded", "throttled")),
     });
     let routes = r#"
         [[rules]]
@@ -240,9 +240,8 @@ async fn each_route_has_its_own_policy() {
 
 #[tokio::test]
 async fn a_spilled_record_that_cannot_be_buried_waits() {
-    let streams = crate::common::Streams::new(|_, _| {
-        Err(Trouble::retryable("stream-refused", "ExpiredTokenException: credentials"))
-    });
+    let streams =
+        crate::common::Streams::new(|_, _| Err(Trouble::unavailable("deadline-exceeded", "throttled")));
     let routes = "[default]\nto = \"d\"\nspill-after = \"1s\"\n";
     let letters = Letters { broken: true, ..Letters::default() };
     let (_, router) = crate::common::World::with_routes(routes, streams, letters, Shards::default());

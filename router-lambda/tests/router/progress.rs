@@ -72,7 +72,7 @@ fn switched(routes: &str) -> (World, Router, Arc<AtomicBool>, Arc<Memory>) {
     let switch = Arc::clone(&down);
     let streams = Streams::new(move |stream, _| {
         if stream == "orders" && switch.load(Ordering::Relaxed) {
-            return Err(Trouble::retryable("deadline-exceeded", "throttled"));
+            return Err(Trouble::unavailable("deadline-exceeded", "throttled"));
         }
         Ok(())
     });
@@ -128,7 +128,7 @@ async fn one_failing_destination_costs_the_others_no_repeats() {
     // Without a store the same costs a repeat per attempt.
     let (world, router) = World::new(
         Streams::new(|stream, _| match stream {
-            "orders" => Err(Trouble::retryable("deadline-exceeded", "throttled")),
+            "orders" => Err(Trouble::unavailable("deadline-exceeded", "throttled")),
             _ => Ok(()),
         }),
         Letters::default(),
