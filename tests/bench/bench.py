@@ -264,8 +264,8 @@ def write_page(figures: list[dict], machines: dict[str, dict]) -> None:
         "the same run on the bytes that were put. MD5s are counted one after the other there; Headworks takes them",
         "[side by side](adr/0013-md5-side-by-side.md), so a ratio may be below 1. A peer ran in the same run, on the same",
         "machine, into the same sink (gateway: `null-sink`, which keeps nothing; consumer: the embedded stack). Load, sink",
-        "and what is measured share the machine's cores; CPU times are the kernel's. The gateway's rows of full load are",
-        "the best of five rounds, as the floor is. \"Direct mode\" is the producer that has the gateway's writer in itself:",
+        "and what is measured share the machine's cores; CPU times are the kernel's. The gateway's rows of full load and",
+        "the router's are the best of five rounds, as the floor is. \"Direct mode\" is the producer that has the gateway's writer in itself:",
         "what lies between the two is what the gateway adds.",
     ]
     for part in RUST:
