@@ -2,7 +2,7 @@
 //!
 //! The types are generated from `proto/headworks/v1/gateway.proto`, whose comments are the reference.
 //! [`convert`] checks what comes over the wire and turns it into a [`headworks_record::Record`];
-//! [`compact`] writes and reads results that many records share, and [`wire`] reads requests without copying texts.
+//! [`compact`] writes and reads results that many records share, and [`wire`] reads requests in place.
 
 pub mod compact;
 pub mod convert;
