@@ -34,8 +34,9 @@ pub struct Config {
     /// Default 10 ms; 0 to 10,000.
     pub linger_ms: u64,
     /// How long a lane collects at most that brings a billed unit in this time: 25 KiB on a provisioned stream.
-    /// It fills the unit, and what exceeds the last full one stays for the next aggregate. At a shard's full
-    /// rate a unit takes 25 ms. Default 50 ms; 0 to 10,000.
+    /// It fills the unit, and what exceeds the last full one stays for the next aggregate; large records, of which few
+    /// fit into a unit, wait for a second one in this time. At a shard's full rate a unit takes 25 ms. Default 50 ms;
+    /// 0 to 10,000.
     pub fill_ms: u64,
     /// The stream's capacity mode: `provisioned` or `on-demand`. Default: the stream is asked when the writer
     /// starts (`kinesis:DescribeStreamSummary`).
