@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use anyhow::Context as _;
 use bytes::Bytes;
 use headworks_record::{HashKey, HashRange};
+use headworks_writer::LANES_TAG;
 use http_body_util::{BodyExt as _, Full};
 use hyper::body::Incoming;
 use hyper::service::service_fn;
@@ -35,17 +36,18 @@ struct Counts {
     put_units: AtomicU64,
 }
 
-/// A stream of so many shards that keeps nothing.
+/// A stream of so many shards and lanes that keeps nothing.
 #[derive(Debug, Clone)]
 pub struct Sink {
     shards: Arc<[HashRange]>,
+    lanes: u16,
     counts: Arc<Counts>,
     sequence: Arc<AtomicU64>,
 }
 
 impl Sink {
-    /// With so many shards of equal ranges.
-    pub fn new(shards: u32) -> Self {
+    /// With so many shards of equal ranges, and so many lanes each.
+    pub fn new(shards: u32, lanes: u16) -> Self {
         let width = u128::MAX / u128::from(shards.max(1));
         let range = |i: u32| {
             let start = width * u128::from(i);
@@ -53,7 +55,7 @@ impl Sink {
             HashRange::new(start, end)
         };
         let shards = (0..shards.max(1)).map(range).collect();
-        Self { shards, counts: Arc::default(), sequence: Arc::default() }
+        Self { shards, lanes, counts: Arc::default(), sequence: Arc::default() }
     }
 
     async fn answer(&self, request: Request<Incoming>) -> Result<Response<Full<Bytes>>, Infallible> {
@@ -76,7 +78,10 @@ impl Sink {
                 stream["HasMoreShards"] = false.into();
                 json!({ "StreamDescription": stream })
             }
-            "ListTagsForStream" => json!({ "Tags": [], "HasMoreTags": false }),
+            "ListTagsForStream" => {
+                let lanes = json!({ "Key": LANES_TAG, "Value": self.lanes.to_string() });
+                json!({ "Tags": [lanes], "HasMoreTags": false })
+            }
             "" => self.counted(),
             other => {
                 let refusal = json!({ "__type": "UnknownOperationException", "message": other }).to_string();
@@ -254,7 +259,7 @@ mod tests {
 
     #[test]
     fn a_body_is_counted_whatever_the_order_of_its_members() {
-        let sink = Sink::new(2);
+        let sink = Sink::new(2, 1);
         let upper = u128::MAX;
         // "AAAA" is three bytes, "AAA=" two.
         let body = format!(

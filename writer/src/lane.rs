@@ -250,7 +250,8 @@ impl Lane {
             return;
         }
         let most = sealing.max_record_bytes.saturating_sub(self.label.text().len());
-        let busy = self.last_sent.is_some_and(|sent| sent + sealing.fill > now);
+        // It waits as long as that to fill, and then perhaps for its turn.
+        let busy = self.last_sent.is_some_and(|sent| sent + 2 * sealing.fill > now);
         let units = sealing.aggregate_bytes.min(self.on_the_stream(self.waiting_bytes)) / sealing.unit;
         let limit = match units {
             1.. if busy && !hurry => units * sealing.unit,

@@ -31,10 +31,19 @@ use tokio::time::{Instant, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
 
 const PART: &str = "gateway";
-/// Shards of a small stream.
-const FEW: u32 = 4;
-/// As many as would take what one gateway brings here, at a megabyte per second each.
-const MANY: u32 = 128;
+/// How a stream is divided.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Stream {
+    shards: u32,
+    lanes: u16,
+}
+
+/// A small one.
+const FEW: Stream = Stream { shards: 4, lanes: 1 };
+/// As many shards as would take what one gateway brings here, at a megabyte per second each.
+const MANY: Stream = Stream { shards: 128, lanes: 1 };
+/// A small one with as many lanes as the templates of `infra/` make.
+const LANES: Stream = Stream { shards: 4, lanes: 8 };
 const ROUNDS: u64 = 5;
 /// Clients that send at the same time to many shards: a record takes longer there, and each client leaves only so many
 /// unanswered.
@@ -56,21 +65,22 @@ async fn main() -> anyhow::Result<()> {
     let floor = Floor::measure();
     sink_ceiling(Duration::from_secs_f64(3.0 * scale)).await?;
     for (size, bytes, records) in [("200B", 200, 4_000_000.0), ("1KB", 1024, 1_200_000.0)] {
-        for shards in [FEW, MANY] {
-            let case = if shards == FEW { size.to_owned() } else { format!("{size}, {shards} shards") };
-            full_rate(&floor, &case, bytes, (records * scale) as u64, shards).await?;
+        for (stream, more) in [(FEW, ""), (LANES, ", 8 lanes"), (MANY, ", 128 shards")] {
+            full_rate(&floor, &format!("{size}{more}"), bytes, (records * scale) as u64, stream).await?;
         }
     }
-    for (gateways, fill_ms) in [(1, 50), (1, 100), (2, 100)] {
-        shards_full_rate(gateways, fill_ms, Duration::from_secs_f64(10.0 * scale)).await?;
+    for (stream, gateways, fill_ms) in
+        [(FEW, 1, 50), (FEW, 1, 100), (FEW, 2, 100), (LANES, 1, 50), (LANES, 1, 250)]
+    {
+        shards_full_rate(stream, gateways, fill_ms, Duration::from_secs_f64(10.0 * scale)).await?;
     }
     half_load(200, Duration::from_secs_f64(10.0 * scale)).await
 }
 
-/// A sink of so many shards, and its address.
-async fn start_sink(shards: u32) -> anyhow::Result<(Child, String)> {
+/// A sink of so many shards and lanes, and its address.
+async fn start_sink(stream: Stream) -> anyhow::Result<(Child, String)> {
     let mut sink = Command::new(program("null-sink")?)
-        .arg(shards.to_string())
+        .args([stream.shards.to_string(), stream.lanes.to_string()])
         .stdout(Stdio::piped())
         .kill_on_drop(true)
         .spawn()
@@ -92,8 +102,8 @@ struct Rig {
 }
 
 impl Rig {
-    async fn start(writer: &str, gateways: usize, shards: u32) -> anyhow::Result<Self> {
-        let (sink, counts) = start_sink(shards).await?;
+    async fn start(writer: &str, gateways: usize, stream: Stream) -> anyhow::Result<Self> {
+        let (sink, counts) = start_sink(stream).await?;
         let mut rig = Self { sink, counts, gateways: Vec::new(), endpoints: Vec::new() };
         for _ in 0..gateways {
             rig.start_gateway(writer)?;
@@ -176,9 +186,15 @@ struct Round {
 }
 
 /// As fast as it goes; the best of several rounds, as the floor is, since the machine does other things too.
-async fn full_rate(floor: &Floor, case: &str, bytes: usize, records: u64, shards: u32) -> anyhow::Result<()> {
-    let rig = Rig::start("", 1, shards).await?;
-    let clients = if shards == FEW { 1 } else { CLIENTS };
+async fn full_rate(
+    floor: &Floor,
+    case: &str,
+    bytes: usize,
+    records: u64,
+    stream: Stream,
+) -> anyhow::Result<()> {
+    let rig = Rig::start("", 1, stream).await?;
+    let clients = if stream == MANY { CLIENTS } else { 1 };
     let mut producers = Vec::new();
     for _ in 0..clients {
         producers.push(rig.producer().await?);
@@ -289,12 +305,17 @@ async fn send(producer: &Producer, bytes: usize, records: u64) -> anyhow::Result
 }
 
 /// 1 KB records at what four provisioned shards take, 1 MiB/s each: how full the billed units are.
-async fn shards_full_rate(gateways: usize, fill_ms: u64, length: Duration) -> anyhow::Result<()> {
+async fn shards_full_rate(
+    stream: Stream,
+    gateways: usize,
+    fill_ms: u64,
+    length: Duration,
+) -> anyhow::Result<()> {
     const BYTES: usize = 1024;
-    let rig = Rig::start(&format!("fill_ms = {fill_ms}"), gateways, FEW).await?;
+    let rig = Rig::start(&format!("fill_ms = {fill_ms}"), gateways, stream).await?;
     let producer = rig.producer().await?;
     let user_bytes = record(0, BYTES)?.user_bytes() as f64;
-    let per_tick = f64::from(FEW) * (1 << 20) as f64 / user_bytes / 1000.0;
+    let per_tick = f64::from(stream.shards) * (1 << 20) as f64 / user_bytes / 1000.0;
     send(&producer, BYTES, 4_000).await?;
     let before = rig.counts().await?;
     let mut ticks = tokio::time::interval(Duration::from_millis(1));
@@ -311,7 +332,8 @@ async fn shards_full_rate(gateways: usize, fill_ms: u64, length: Duration) -> an
     producer.flush().await;
     let after = rig.counts().await?;
     let plural = if gateways == 1 { "gateway" } else { "gateways" };
-    let case = format!("1KB at four shards' full rate, {gateways} {plural}, fill {fill_ms} ms");
+    let lanes = if stream.lanes == 1 { String::new() } else { format!("{} lanes, ", stream.lanes) };
+    let case = format!("1KB at four shards' full rate, {lanes}{gateways} {plural}, fill {fill_ms} ms");
     let data = (after.data_bytes - before.data_bytes) as f64;
     let units = (after.put_units - before.put_units) as f64 * 25.0 * 1024.0;
     Figure::new(PART, &case, "unit_fill", data / units, "").print();

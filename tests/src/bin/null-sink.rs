@@ -4,7 +4,7 @@
 //! stream's shards, answers `PutRecords` with one sequence number per record, and counts. It does not take
 //! bodies apart: it looks for the members' names, so that it costs next to nothing beside what is measured.
 //!
-//! `null-sink [SHARDS]` prints one line of JSON with its addresses. `GET /counts` tells what it has seen.
+//! `null-sink [SHARDS [LANES]]` prints one line of JSON with its addresses. `GET /counts` tells what it has seen.
 
 use std::net::Ipv4Addr;
 
@@ -14,8 +14,10 @@ use tokio::net::TcpListener;
 
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
+    const USAGE: &str = "usage: null-sink [SHARDS [LANES]]";
     let shards = std::env::args().nth(1).map_or(Ok(1), |shards| shards.parse());
-    let sink = Sink::new(shards.context("usage: null-sink [SHARDS]")?);
+    let lanes = std::env::args().nth(2).map_or(Ok(1), |lanes| lanes.parse());
+    let sink = Sink::new(shards.context(USAGE)?, lanes.context(USAGE)?);
     let plain = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
     let tls = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
     println!(r#"{{"plain":"http://{}","tls":"https://{}"}}"#, plain.local_addr()?, tls.local_addr()?);
