@@ -9,9 +9,9 @@
 use bytes::Bytes;
 use prost::DecodeError;
 use prost::Message as _;
-use prost::encoding::WireType;
+use prost::encoding::{WireType, check_wire_type};
 
-use self::read::{Reader, expect};
+use self::read::Reader;
 use crate::v1::put_stream_request::Open;
 
 mod codec;
@@ -119,7 +119,7 @@ fn read_batch(
     while let Some((field, wire_type)) = reader.field()? {
         match field {
             1 => {
-                expect(WireType::Varint, wire_type)?;
+                check_wire_type(WireType::Varint, wire_type)?;
                 *number = reader.varint()?;
             }
             2 => records.push(reader.sized(wire_type)?)?,

@@ -1,7 +1,8 @@
 //! Batches on their way, from the first of their records to the last answer.
 //!
-//! A batch keeps its records, as they were prepared when they were handed over, until the whole of it is answered, as it keeps its share of
-//! the byte budget. What moves through the lanes are [`Item`]s, which are small and name a place in a batch.
+//! A batch keeps its records, as they were prepared when they were handed over, until the whole of it is answered, as it
+//! keeps its share of the byte budget. What moves through the lanes are [`Item`]s, which are small and name a place in a
+//! batch.
 
 use std::sync::Arc;
 

@@ -263,8 +263,8 @@ impl Writer {
         !self.drains.is_empty() || self.queue.is_closed()
     }
 
-    /// Until when lanes gather for the next call. A call costs about as much as two hundred records, and MD5s of eight
-    /// aggregates little more than one; so while a call is in flight, lanes that come to their turn go together.
+    /// Until when lanes gather for the next call. A call costs as much as many records do, and MD5s of eight aggregates
+    /// little more than one; so while a call is in flight, lanes that come to their turn go together.
     fn paced_until(&self, now: Instant) -> Option<Instant> {
         self.next_call.filter(|next| *next > now && !self.calls.is_empty() && !self.in_a_hurry())
     }

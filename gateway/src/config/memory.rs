@@ -10,7 +10,8 @@ const MIB: u64 = 1 << 20;
 /// Calls of one connection at a time.
 pub(crate) const CALLS_PER_CONNECTION: u32 = 100;
 
-/// The largest HTTP/2 frame. As much is read from a connection at once: HTTP/2's own 16 KiB cost twice as many reads.
+/// The largest HTTP/2 frame. The transport makes room for a frame and reads that much at once: HTTP/2's own 16 KiB mean
+/// more reads.
 pub(crate) const FRAME: u32 = 32 * 1024;
 
 /// The program itself, its threads, and what the allocator keeps.

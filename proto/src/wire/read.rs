@@ -1,10 +1,7 @@
 //! Reading a message that lies in one piece.
 
 use prost::DecodeError;
-use prost::bytes::Buf as _;
-use prost::encoding::{
-    DecodeContext, WireType, check_wire_type as check, decode_key, decode_varint, skip_field,
-};
+use prost::encoding::{DecodeContext, WireType, check_wire_type, decode_key, decode_varint, skip_field};
 
 /// Where bytes lie in a message, which has less than 4 GiB, or in the texts of its records.
 #[derive(Debug, Clone, Copy, Default)]
@@ -29,11 +26,6 @@ pub(super) struct Reader<'m> {
     rest: &'m [u8],
     /// Where it ends in the outermost message.
     end: usize,
-}
-
-/// Whether a field is of its type.
-pub(super) fn expect(expected: WireType, actual: WireType) -> Result<(), DecodeError> {
-    check(expected, actual)
 }
 
 #[allow(deprecated, reason = "an error of this kind can be made in no other way")]
@@ -93,7 +85,7 @@ impl<'m> Reader<'m> {
     /// What a field of bytes, text or a message holds.
     #[inline]
     pub(super) fn sized(&mut self, wire_type: WireType) -> Result<Reader<'m>, DecodeError> {
-        expect(WireType::LengthDelimited, wire_type)?;
+        check_wire_type(WireType::LengthDelimited, wire_type)?;
         let len = self.varint()?;
         if len > self.rest.len() as u64 {
             return Err(error("buffer underflow"));
@@ -111,8 +103,6 @@ impl<'m> Reader<'m> {
 
     /// Passes over a field that nobody here knows.
     pub(super) fn skip(&mut self, field: u32, wire_type: WireType) -> Result<(), DecodeError> {
-        skip_field(wire_type, field, &mut self.rest, DecodeContext::default())?;
-        debug_assert!(self.rest.remaining() <= self.end);
-        Ok(())
+        skip_field(wire_type, field, &mut self.rest, DecodeContext::default())
     }
 }

@@ -2,9 +2,9 @@
 
 use bytes::Bytes;
 use prost::DecodeError;
-use prost::encoding::WireType;
+use prost::encoding::{WireType, check_wire_type};
 
-use super::read::{Reader, Span, expect, no_text};
+use super::read::{Reader, Span, no_text};
 use crate::{MAX_BATCH_RECORDS, v1};
 
 /// The records of a request, in their order.
@@ -168,7 +168,7 @@ impl CreationPlace {
                 1 => self.trace_id = reader.sized(wire_type)?.span(),
                 2 => self.span_id = reader.sized(wire_type)?.span(),
                 3 | 4 => {
-                    expect(WireType::Varint, wire_type)?;
+                    check_wire_type(WireType::Varint, wire_type)?;
                     let value = reader.varint()?;
                     match field {
                         // As protobuf has it: the lower bits.
