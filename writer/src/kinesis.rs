@@ -48,7 +48,7 @@ impl Stream for KinesisStream {
         let mut listed = Vec::new();
         let mut request = self.client.list_shards().stream_name(&self.name);
         loop {
-            let page = request.send().await.map_err(call_error)?;
+            let page = request.send().await.map_err(CallError::from)?;
             for shard in page.shards() {
                 listed.push(listed_shard(shard)?);
             }
@@ -70,7 +70,7 @@ impl Stream for KinesisStream {
                 .set_exclusive_start_tag_key(start.take())
                 .send()
                 .await
-                .map_err(call_error)?;
+                .map_err(CallError::from)?;
             if let Some(tag) = page.tags().iter().find(|tag| tag.key() == LANES_TAG) {
                 let text = tag.value().unwrap_or_default();
                 return text.parse().ok().and_then(LaneCount::new).ok_or_else(|| CallError {
@@ -91,8 +91,13 @@ impl Stream for KinesisStream {
     }
 
     async fn capacity(&self) -> Result<Capacity, CallError> {
-        let answer =
-            self.client.describe_stream_summary().stream_name(&self.name).send().await.map_err(call_error)?;
+        let answer = self
+            .client
+            .describe_stream_summary()
+            .stream_name(&self.name)
+            .send()
+            .await
+            .map_err(CallError::from)?;
         let mode = answer
             .stream_description_summary()
             .and_then(|summary| summary.stream_mode_details())
@@ -113,7 +118,7 @@ impl Stream for KinesisStream {
             .set_records(Some(records))
             .send()
             .await
-            .map_err(call_error)?;
+            .map_err(CallError::from)?;
         Ok(answer
             .records
             .into_iter()
@@ -164,38 +169,31 @@ where
     E: ProvideErrorMetadata + std::error::Error + Send + Sync + 'static,
 {
     fn from(error: SdkError<E>) -> Self {
-        call_error(error)
+        let (fault, code) = match &error {
+            SdkError::ConstructionFailure(_) => (Fault::Access, "request-not-built".to_owned()),
+            SdkError::TimeoutError(_) => (Fault::Ambiguous, "timeout".to_owned()),
+            // A connection that was never made has sent nothing.
+            SdkError::DispatchFailure(failure) if failure.is_user() => {
+                (Fault::Access, "request-not-sent".to_owned())
+            }
+            SdkError::DispatchFailure(failure) if never_signed(failure) => {
+                (Fault::Access, "request-not-signed".to_owned())
+            }
+            SdkError::DispatchFailure(failure) if never_connected(failure) => {
+                (Fault::Unavailable, "connection-failed".to_owned())
+            }
+            SdkError::ServiceError(service) => {
+                let code = service.err().code().unwrap_or("unknown").to_owned();
+                (fault_of(&code, service.raw().status().as_u16()), code)
+            }
+            _ => (Fault::Ambiguous, "connection-lost".to_owned()),
+        };
+        let message = match error.message() {
+            Some(message) => message.to_owned(),
+            None => chain(&error),
+        };
+        CallError { fault, code, message }
     }
-}
-
-fn call_error<E>(error: SdkError<E>) -> CallError
-where
-    E: ProvideErrorMetadata + std::error::Error + Send + Sync + 'static,
-{
-    let (fault, code) = match &error {
-        SdkError::ConstructionFailure(_) => (Fault::Access, "request-not-built".to_owned()),
-        SdkError::TimeoutError(_) => (Fault::Ambiguous, "timeout".to_owned()),
-        // A connection that was never made has sent nothing.
-        SdkError::DispatchFailure(failure) if failure.is_user() => {
-            (Fault::Access, "request-not-sent".to_owned())
-        }
-        SdkError::DispatchFailure(failure) if never_signed(failure) => {
-            (Fault::Access, "request-not-signed".to_owned())
-        }
-        SdkError::DispatchFailure(failure) if never_connected(failure) => {
-            (Fault::Unavailable, "connection-failed".to_owned())
-        }
-        SdkError::ServiceError(service) => {
-            let code = service.err().code().unwrap_or("unknown").to_owned();
-            (fault_of(&code, service.raw().status().as_u16()), code)
-        }
-        _ => (Fault::Ambiguous, "connection-lost".to_owned()),
-    };
-    let message = match error.message() {
-        Some(message) => message.to_owned(),
-        None => chain(&error),
-    };
-    CallError { fault, code, message }
 }
 
 /// An error and its causes, in one line.
