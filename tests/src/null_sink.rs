@@ -11,10 +11,13 @@ use headworks_record::{HashKey, HashRange};
 use headworks_writer::LANES_TAG;
 use http_body_util::{BodyExt as _, Full};
 use hyper::body::Incoming;
+use hyper::header::{CONTENT_TYPE, HeaderValue};
 use hyper::service::service_fn;
 use hyper::{Request, Response, StatusCode};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use hyper_util::server::conn::auto::Builder;
+use minicbor::data::Type;
+use minicbor::{Decoder, Encoder, decode};
 use serde_json::{Value, json};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpListener;
@@ -61,6 +64,7 @@ impl Sink {
     async fn answer(&self, request: Request<Incoming>) -> Result<Response<Full<Bytes>>, Infallible> {
         let target = request.headers().get("x-amz-target").and_then(|target| target.to_str().ok());
         let operation = target.and_then(|target| target.rsplit('.').next()).unwrap_or_default().to_owned();
+        let is_cbor = request.headers().get(CONTENT_TYPE).is_some_and(|kind| kind == CBOR);
         let Ok(body) = request.into_body().collect().await else {
             return Ok(respond(StatusCode::BAD_REQUEST, "{}"));
         };
@@ -69,6 +73,12 @@ impl Sink {
             return Ok(respond(StatusCode::OK, CALLER));
         }
         let told = match operation.as_str() {
+            "PutRecords" if is_cbor => {
+                return Ok(match self.put_cbor(&body) {
+                    Ok(answer) => respond_as(CBOR, StatusCode::OK, answer),
+                    Err(error) => respond(StatusCode::BAD_REQUEST, error.to_string()),
+                });
+            }
             "PutRecords" => return Ok(respond(StatusCode::OK, self.put_records(&body))),
             "ListShards" => json!({ "Shards": self.shards() }),
             "DescribeStreamSummary" => json!({ "StreamDescriptionSummary": self.summary() }),
@@ -92,17 +102,38 @@ impl Sink {
     }
 
     fn put_records(&self, body: &[u8]) -> String {
-        let counts = &*self.counts;
         let mut records = String::with_capacity(body.len() / 64);
-        let mut put = 0;
-        let mut data_bytes = 0;
-        for entry in entries(body) {
+        self.put(body, entries(body), |stored| {
+            let separator = if records.is_empty() { "" } else { "," };
+            let Stored { sequence, shard } = stored;
+            records.push_str(&format!(r#"{separator}{{"SequenceNumber":"{sequence}","ShardId":"{shard}"}}"#));
+        });
+        format!(r#"{{"FailedRecordCount":0,"Records":[{records}]}}"#)
+    }
+
+    fn put_cbor(&self, body: &[u8]) -> anyhow::Result<Vec<u8>> {
+        let entries = cbor_entries(body)?;
+        let mut answer = Encoder::new(Vec::with_capacity(128 * (entries.len() + 1)));
+        answer.map(2)?.str("FailedRecordCount")?.u8(0)?.str("Records")?.array(entries.len() as u64)?;
+        self.put(body, entries.into_iter(), |Stored { sequence, shard }| {
+            let written = answer.map(2).and_then(|answer| answer.str("SequenceNumber")?.str(&sequence));
+            // Into memory, which takes everything.
+            let _ = written.and_then(|answer| answer.str("ShardId")?.str(&shard));
+        });
+        Ok(answer.into_writer())
+    }
+
+    /// Counts a call, and tells where each entry went.
+    fn put(&self, body: &[u8], entries: impl Iterator<Item = Entry>, mut tell: impl FnMut(Stored)) {
+        let counts = &*self.counts;
+        let (mut put, mut data_bytes) = (0, 0);
+        for entry in entries {
             let shard = entry.explicit_hash_key.and_then(|hash| self.shard(hash)).unwrap_or(0);
             let number = self.sequence.fetch_add(1, Ordering::Relaxed);
-            let separator = if put == 0 { "" } else { "," };
-            records.push_str(&format!(
-                r#"{separator}{{"SequenceNumber":"{SEQUENCE_PREFIX}{number:020}","ShardId":"shardId-{shard:012}"}}"#
-            ));
+            tell(Stored {
+                sequence: format!("{SEQUENCE_PREFIX}{number:020}"),
+                shard: format!("shardId-{shard:012}"),
+            });
             put += 1;
             data_bytes += entry.data_bytes;
             counts.put_units.fetch_add(entry.data_bytes.div_ceil(PUT_UNIT), Ordering::Relaxed);
@@ -111,7 +142,6 @@ impl Sink {
         counts.records.fetch_add(put, Ordering::Relaxed);
         counts.body_bytes.fetch_add(body.len() as u64, Ordering::Relaxed);
         counts.data_bytes.fetch_add(data_bytes, Ordering::Relaxed);
-        format!(r#"{{"FailedRecordCount":0,"Records":[{records}]}}"#)
     }
 
     fn shard(&self, hash: u128) -> Option<usize> {
@@ -167,8 +197,14 @@ const CALLER: &str = "<GetCallerIdentityResponse xmlns=\"https://sts.amazonaws.c
 /// Sequence numbers have 56 digits on AWS.
 const SEQUENCE_PREFIX: &str = "496000000000000000000000000000000000";
 
+/// Where an entry went.
+struct Stored {
+    sequence: String,
+    shard: String,
+}
+
 struct Entry {
-    /// Of the data as sent, without base64. The partition key counts too on AWS; here it is left out.
+    /// Of the data, not of its base64. The partition key counts too on AWS; here it is left out.
     data_bytes: u64,
     explicit_hash_key: Option<u128>,
 }
@@ -190,6 +226,58 @@ fn entries(body: &[u8]) -> impl Iterator<Item = Entry> {
     })
 }
 
+/// The entries of a `PutRecords` body in CBOR.
+fn cbor_entries(body: &[u8]) -> Result<Vec<Entry>, decode::Error> {
+    let mut reading = Decoder::new(body);
+    let mut entries = Vec::new();
+    members(&mut reading, |reading, name| {
+        if name != "Records" {
+            return reading.skip();
+        }
+        let count = reading.array()?;
+        each(reading, count, |reading| {
+            let mut entry = Entry { data_bytes: 0, explicit_hash_key: None };
+            members(reading, |reading, name| {
+                match name {
+                    "Data" => entry.data_bytes = reading.bytes()?.len() as u64,
+                    "ExplicitHashKey" => entry.explicit_hash_key = reading.str()?.parse().ok(),
+                    _ => reading.skip()?,
+                }
+                Ok(())
+            })?;
+            entries.push(entry);
+            Ok(())
+        })
+    })?;
+    Ok(entries)
+}
+
+fn members<'b>(
+    reading: &mut Decoder<'b>,
+    mut read: impl FnMut(&mut Decoder<'b>, &str) -> Result<(), decode::Error>,
+) -> Result<(), decode::Error> {
+    let count = reading.map()?;
+    each(reading, count, |reading| {
+        let name = reading.str()?;
+        read(reading, name)
+    })
+}
+
+/// Reads so many items, or all until the break.
+fn each<'b>(
+    reading: &mut Decoder<'b>,
+    count: Option<u64>,
+    mut read: impl FnMut(&mut Decoder<'b>) -> Result<(), decode::Error>,
+) -> Result<(), decode::Error> {
+    let Some(count) = count else {
+        while reading.datatype()? != Type::Break {
+            read(reading)?;
+        }
+        return reading.skip();
+    };
+    (0..count).try_for_each(|_| read(reading))
+}
+
 /// The text of the next member of this name; what follows it is left in `rest`.
 fn text_of<'a>(rest: &mut &'a [u8], name: &[u8]) -> Option<&'a [u8]> {
     let at = memchr::memmem::find(rest, name)? + name.len();
@@ -200,11 +288,17 @@ fn text_of<'a>(rest: &mut &'a [u8], name: &[u8]) -> Option<&'a [u8]> {
     Some(text)
 }
 
+const JSON: HeaderValue = HeaderValue::from_static("application/x-amz-json-1.1");
+const CBOR: HeaderValue = HeaderValue::from_static("application/x-amz-cbor-1.1");
+
 fn respond(status: StatusCode, body: impl Into<Bytes>) -> Response<Full<Bytes>> {
+    respond_as(JSON, status, body)
+}
+
+fn respond_as(kind: HeaderValue, status: StatusCode, body: impl Into<Bytes>) -> Response<Full<Bytes>> {
     let mut response = Response::new(Full::new(body.into()));
     *response.status_mut() = status;
-    let json = hyper::header::HeaderValue::from_static("application/x-amz-json-1.1");
-    response.headers_mut().insert(hyper::header::CONTENT_TYPE, json);
+    response.headers_mut().insert(CONTENT_TYPE, kind);
     response
 }
 
@@ -272,5 +366,27 @@ mod tests {
         let counted = sink.counted();
         assert_eq!((&counted["records"], &counted["data_bytes"]), (&json!(2), &json!(5)));
         assert_eq!((&counted["calls"], &counted["put_units"]), (&json!(1), &json!(2)));
+    }
+
+    #[test]
+    fn a_body_in_cbor_is_counted_alike() {
+        let mut body = Encoder::new(Vec::new());
+        let upper = u128::MAX.to_string();
+        body.begin_map().unwrap().str("Records").unwrap().begin_array().unwrap();
+        body.map(2).unwrap().str("Data").unwrap().bytes(b"abc").unwrap();
+        body.str("PartitionKey").unwrap().str("a").unwrap();
+        body.begin_map().unwrap().str("ExplicitHashKey").unwrap().str(&upper).unwrap();
+        body.str("Data").unwrap().bytes(b"de").unwrap().end().unwrap();
+        body.end().unwrap().str("StreamName").unwrap().str("null").unwrap().end().unwrap();
+        let body = body.into_writer();
+        let sink = Sink::new(2, 1);
+        let answer = sink.put_cbor(&body).unwrap();
+        let named = |shard: &[u8]| memchr::memmem::find(&answer, shard).is_some();
+        assert!(named(b"shardId-000000000000") && named(b"shardId-000000000001"));
+        let counted = sink.counted();
+        assert_eq!((&counted["records"], &counted["data_bytes"]), (&json!(2), &json!(5)));
+        for cut in 0..body.len() {
+            assert!(sink.put_cbor(&body[..cut]).is_err(), "{cut}");
+        }
     }
 }

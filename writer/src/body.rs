@@ -1,102 +1,34 @@
 //! The body of a `PutRecords` request, written once into memory of its exact size.
 //!
-//! The SDK's own JSON encodes each blob into a string of its own and copies that into a body which grows as it
-//! goes: at a megabyte per call, that costs more than the encoding itself. Everything but this body is the
-//! SDK's, answers and errors included.
+//! The SDK's own serializers copy each blob into a body which grows as it goes; its JSON encodes each one into a string
+//! of its own first. At a megabyte per call, that costs more than the encoding itself.
 
-use aws_smithy_json::protocol::aws_json_rpc::AwsJsonRpcProtocol;
-use aws_smithy_runtime_api::client::orchestrator::Metadata;
-use aws_smithy_runtime_api::http::{Request, Response};
-use aws_smithy_schema::protocol::{ClientProtocolInner, apply_http_endpoint};
-use aws_smithy_schema::serde::{SerdeError, SerializableStruct, ShapeDeserializer, ShapeSerializer};
-use aws_smithy_schema::{Schema, ShapeId};
-use aws_smithy_types::body::SdkBody;
-use aws_smithy_types::config_bag::ConfigBag;
-use aws_smithy_types::endpoint::Endpoint;
-use aws_smithy_types::error::metadata::Builder as ErrorMetadataBuilder;
+use aws_smithy_schema::Schema;
+use aws_smithy_schema::serde::{SerdeError, SerializableStruct, ShapeSerializer};
 use aws_smithy_types::{BigDecimal, BigInteger, Blob, DateTime, Document};
 use base64_simd::STANDARD;
 
-/// Kinesis's protocol (AWS JSON 1.1) with this crate's body for `PutRecords`.
-#[derive(Debug)]
-pub(crate) struct Protocol(AwsJsonRpcProtocol);
+/// How bodies are written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Encoding {
+    /// Blobs as base64.
+    Json,
+    /// Blobs as they are.
+    Cbor,
+}
 
-impl Protocol {
-    pub(crate) fn new() -> Self {
-        Self(AwsJsonRpcProtocol::aws_json_1_1().with_default_namespace("com.amazonaws.kinesis"))
+impl Encoding {
+    pub(crate) fn content_type(self) -> &'static str {
+        match self {
+            Self::Json => "application/x-amz-json-1.1",
+            Self::Cbor => "application/x-amz-cbor-1.1",
+        }
     }
 }
 
-impl ClientProtocolInner for Protocol {
-    type Request = Request;
-    type Response = Response;
-
-    fn protocol_id(&self) -> &ShapeId<'static> {
-        self.0.protocol_id()
-    }
-
-    fn serialize_request(
-        &self,
-        input: &dyn SerializableStruct,
-        input_schema: &Schema<'_>,
-        endpoint: &str,
-        cfg: &ConfigBag,
-    ) -> Result<Request, SerdeError> {
-        let is_put = cfg.load::<Metadata>().is_some_and(|operation| operation.name() == "PutRecords");
-        // An SDK whose request has members of other types writes all of it itself.
-        let Some(body) = is_put.then(|| Body::of(input, input_schema)).and_then(Result::ok) else {
-            return self.0.serialize_request(input, input_schema, endpoint, cfg);
-        };
-        // The headers are those of any request: only the body differs, and its length.
-        let mut request = self.0.serialize_request(&Empty(input), input_schema, endpoint, cfg)?;
-        request.headers_mut().insert("Content-Length", body.len().to_string());
-        *request.body_mut() = SdkBody::from(body);
-        Ok(request)
-    }
-
-    fn deserialize_response<'a>(
-        &self,
-        response: &'a Response,
-        output_schema: &Schema<'_>,
-        cfg: &'a ConfigBag,
-    ) -> Result<Box<dyn ShapeDeserializer + 'a>, SerdeError> {
-        self.0.deserialize_response(response, output_schema, cfg)
-    }
-
-    fn parse_error_metadata(
-        &self,
-        response: &Response,
-        cfg: &ConfigBag,
-    ) -> Result<ErrorMetadataBuilder, SerdeError> {
-        self.0.parse_error_metadata(response, cfg)
-    }
-
-    fn update_endpoint(
-        &self,
-        request: &mut Request,
-        endpoint: &Endpoint,
-        cfg: &ConfigBag,
-    ) -> Result<(), SerdeError> {
-        apply_http_endpoint(request, endpoint, cfg)
-    }
-}
-
-/// A structure of which nothing is written.
-struct Empty<'i>(&'i dyn SerializableStruct);
-
-impl SerializableStruct for Empty<'_> {
-    fn schema(&self) -> &Schema<'_> {
-        self.0.schema()
-    }
-
-    fn serialize_members(&self, _: &mut dyn ShapeSerializer) -> Result<(), SerdeError> {
-        Ok(())
-    }
-}
-
-/// JSON as far as `PutRecords` needs it. Blobs are kept aside until its size is known.
-#[derive(Default)]
-struct Body {
+/// As far as `PutRecords` needs it. Blobs are kept aside until its size is known.
+pub(crate) struct Body {
+    encoding: Encoding,
     text: Vec<u8>,
     /// Where in the text each one belongs.
     blobs: Vec<(usize, Blob)>,
@@ -106,30 +38,78 @@ struct Body {
 }
 
 impl Body {
-    fn of(input: &dyn SerializableStruct, schema: &Schema<'_>) -> Result<Vec<u8>, SerdeError> {
-        let mut body = Self::default();
+    /// Of a request whose members are of the types that `PutRecords` has.
+    pub(crate) fn of(
+        encoding: Encoding,
+        input: &dyn SerializableStruct,
+        schema: &Schema<'_>,
+    ) -> Result<Vec<u8>, SerdeError> {
+        let mut body = Self { encoding, text: Vec::new(), blobs: Vec::new(), in_list: false, follows: false };
         body.write_struct(schema, input)?;
         Ok(body.finish())
     }
 
     fn begin(&mut self, schema: &Schema<'_>) {
-        if std::mem::replace(&mut self.follows, true) {
-            self.text.push(b',');
+        let follows = std::mem::replace(&mut self.follows, true);
+        let name = schema.member_name().filter(|_| !self.in_list);
+        match self.encoding {
+            Encoding::Json => {
+                if follows {
+                    self.text.push(b',');
+                }
+                if let Some(name) = name {
+                    self.text.push(b'"');
+                    self.text.extend_from_slice(name.as_bytes());
+                    self.text.extend_from_slice(b"\":");
+                }
+            }
+            Encoding::Cbor => {
+                if let Some(name) = name {
+                    self.cbor(TEXT, name.as_bytes());
+                }
+            }
         }
-        if let Some(name) = schema.member_name().filter(|_| !self.in_list) {
-            self.text.push(b'"');
-            self.text.extend_from_slice(name.as_bytes());
-            self.text.extend_from_slice(b"\":");
+    }
+
+    /// A string of this kind.
+    fn cbor(&mut self, kind: u8, bytes: &[u8]) {
+        self.cbor_head(kind, bytes.len());
+        self.text.extend_from_slice(bytes);
+    }
+
+    /// The shortest head of a kind and a length (RFC 8949, 3).
+    fn cbor_head(&mut self, kind: u8, length: usize) {
+        match length {
+            0..=23 => self.text.push(kind | length as u8),
+            24..=0xff => self.text.extend_from_slice(&[kind | 24, length as u8]),
+            0x100..=0xffff => {
+                self.text.push(kind | 25);
+                self.text.extend_from_slice(&(length as u16).to_be_bytes());
+            }
+            0x1_0000..=0xffff_ffff => {
+                self.text.push(kind | 26);
+                self.text.extend_from_slice(&(length as u32).to_be_bytes());
+            }
+            _ => {
+                self.text.push(kind | 27);
+                self.text.extend_from_slice(&(length as u64).to_be_bytes());
+            }
         }
     }
 
     fn nested(
         &mut self,
         schema: &Schema<'_>,
-        [open, close]: [u8; 2],
         in_list: bool,
         write: &dyn Fn(&mut dyn ShapeSerializer) -> Result<(), SerdeError>,
     ) -> Result<(), SerdeError> {
+        let [open, close] = match (self.encoding, in_list) {
+            (Encoding::Json, false) => *b"{}",
+            (Encoding::Json, true) => *b"[]",
+            // How many members a structure has shows only as they are written.
+            (Encoding::Cbor, false) => [MAP | UNTIL_BREAK, BREAK],
+            (Encoding::Cbor, true) => [ARRAY | UNTIL_BREAK, BREAK],
+        };
         self.begin(schema);
         self.text.push(open);
         let outer = std::mem::replace(&mut self.in_list, in_list);
@@ -142,19 +122,36 @@ impl Body {
     }
 
     fn finish(self) -> Vec<u8> {
-        let encoded = |blob: &Blob| STANDARD.encoded_length(blob.as_ref().len());
+        let encoded = |blob: &Blob| match self.encoding {
+            Encoding::Json => STANDARD.encoded_length(blob.as_ref().len()),
+            Encoding::Cbor => blob.as_ref().len(),
+        };
         let blobs: usize = self.blobs.iter().map(|(_, blob)| encoded(blob)).sum();
         let mut body = Vec::with_capacity(self.text.len() + blobs);
         let mut written = 0;
         for (at, blob) in &self.blobs {
             body.extend_from_slice(&self.text[written..*at]);
-            STANDARD.encode_append(blob.as_ref(), &mut body);
+            match self.encoding {
+                Encoding::Json => STANDARD.encode_append(blob.as_ref(), &mut body),
+                Encoding::Cbor => body.extend_from_slice(blob.as_ref()),
+            }
             written = *at;
         }
         body.extend_from_slice(&self.text[written..]);
         body
     }
 }
+
+/// Major types of CBOR.
+const BYTES: u8 = 2 << 5;
+const TEXT: u8 = 3 << 5;
+const ARRAY: u8 = 4 << 5;
+const MAP: u8 = 5 << 5;
+/// In place of a length.
+const UNTIL_BREAK: u8 = 31;
+const BREAK: u8 = 0xff;
+const FALSE: u8 = 0xf4;
+const TRUE: u8 = 0xf5;
 
 fn unsupported<T>(what: &str) -> Result<T, SerdeError> {
     Err(SerdeError::unsupported(format!("{what} in the body of PutRecords")))
@@ -166,7 +163,7 @@ impl ShapeSerializer for Body {
         schema: &Schema<'_>,
         value: &dyn SerializableStruct,
     ) -> Result<(), SerdeError> {
-        self.nested(schema, *b"{}", false, &|body| value.serialize_members(body))
+        self.nested(schema, false, &|body| value.serialize_members(body))
     }
 
     fn write_list(
@@ -174,25 +171,43 @@ impl ShapeSerializer for Body {
         schema: &Schema<'_>,
         write_elements: &dyn Fn(&mut dyn ShapeSerializer) -> Result<(), SerdeError>,
     ) -> Result<(), SerdeError> {
-        self.nested(schema, *b"[]", true, write_elements)
+        self.nested(schema, true, write_elements)
     }
 
     fn write_string(&mut self, schema: &Schema<'_>, value: &str) -> Result<(), SerdeError> {
         self.begin(schema);
-        serde_json::to_writer(&mut self.text, value).map_err(|error| SerdeError::custom(error.to_string()))
+        match self.encoding {
+            Encoding::Json => serde_json::to_writer(&mut self.text, value)
+                .map_err(|error| SerdeError::custom(error.to_string())),
+            Encoding::Cbor => {
+                self.cbor(TEXT, value.as_bytes());
+                Ok(())
+            }
+        }
     }
 
     fn write_blob(&mut self, schema: &Schema<'_>, value: Blob) -> Result<(), SerdeError> {
         self.begin(schema);
-        self.text.push(b'"');
-        self.blobs.push((self.text.len(), value));
-        self.text.push(b'"');
+        match self.encoding {
+            Encoding::Json => {
+                self.text.push(b'"');
+                self.blobs.push((self.text.len(), value));
+                self.text.push(b'"');
+            }
+            Encoding::Cbor => {
+                self.cbor_head(BYTES, value.as_ref().len());
+                self.blobs.push((self.text.len(), value));
+            }
+        }
         Ok(())
     }
 
     fn write_boolean(&mut self, schema: &Schema<'_>, value: bool) -> Result<(), SerdeError> {
         self.begin(schema);
-        self.text.extend_from_slice(if value { b"true" } else { b"false" });
+        match self.encoding {
+            Encoding::Json => self.text.extend_from_slice(if value { b"true" } else { b"false" }),
+            Encoding::Cbor => self.text.push(if value { TRUE } else { FALSE }),
+        }
         Ok(())
     }
 

@@ -45,6 +45,8 @@ mod limiter;
 mod outcome;
 mod outcomes;
 mod parcel;
+mod protocol;
+mod puts;
 mod schedule;
 mod service;
 mod stats;

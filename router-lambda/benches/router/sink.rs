@@ -74,9 +74,10 @@ pub fn request(reading: &mut impl BufRead) -> Option<(String, Vec<u8>)> {
     Some((target, body))
 }
 
-pub fn answer(writing: &mut impl Write, headers: &str, body: &str) -> bool {
-    let length = body.len();
-    write!(writing, "HTTP/1.1 200 OK\r\n{headers}content-length: {length}\r\n\r\n{body}").is_ok()
+pub fn answer(writing: &mut impl Write, headers: &str, body: impl AsRef<[u8]>) -> bool {
+    let body = body.as_ref();
+    let head = format!("HTTP/1.1 200 OK\r\n{headers}content-length: {}\r\n\r\n", body.len());
+    writing.write_all(&[head.as_bytes(), body].concat()).is_ok()
 }
 
 fn serve(connection: TcpStream, signed: &AtomicU64, lanes: u16) {
@@ -94,9 +95,10 @@ fn serve(connection: TcpStream, signed: &AtomicU64, lanes: u16) {
             "DescribeStreamSummary" => r#"{"StreamDescriptionSummary":{"StreamName":"bench","StreamARN":"arn:aws:kinesis:us-east-1:000000000000:stream/bench","StreamStatus":"ACTIVE","StreamModeDetails":{"StreamMode":"PROVISIONED"},"RetentionPeriodHours":24,"StreamCreationTimestamp":1.0,"EnhancedMonitoring":[],"OpenShardCount":1}}"#.to_owned(),
             "PutRecords" => {
                 signed.fetch_add(body.len() as u64, Ordering::Relaxed);
-                let entries = body.windows(15).filter(|w| *w == br#""PartitionKey":"#).count();
-                let one = r#"{"SequenceNumber":"49670000000000000000000000000000000000000000000000000001","ShardId":"shardId-000000000000"}"#;
-                format!(r#"{{"FailedRecordCount":0,"Records":[{}]}}"#, vec![one; entries].join(","))
+                if !answer(&mut writing, "content-type: application/x-amz-cbor-1.1\r\n", stored(&body)) {
+                    return;
+                }
+                continue;
             }
             other => panic!("the sink does not know {other}"),
         };
@@ -104,4 +106,12 @@ fn serve(connection: TcpStream, signed: &AtomicU64, lanes: u16) {
             return;
         }
     }
+}
+
+/// The bodies are in CBOR, and so is the answer: the same for each entry.
+fn stored(body: &[u8]) -> Vec<u8> {
+    let entries = body.windows(13).filter(|window| *window == b"\x6cPartitionKey").count();
+    let one = b"\xa2\x6eSequenceNumber\x78\x3849670000000000000000000000000000000000000000000000000001\
+        \x67ShardId\x74shardId-000000000000";
+    [b"\xa2\x71FailedRecordCount\x00\x67Records\x9f".as_slice(), &one.repeat(entries), b"\xff"].concat()
 }

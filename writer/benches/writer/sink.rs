@@ -83,18 +83,21 @@ fn serve(connection: TcpStream, count: u128, keep: Option<&Mutex<Vec<Vec<u8>>>>)
         if reading.read_exact(&mut body).is_err() {
             return;
         }
-        let answer = match target.rsplit('.').next().unwrap() {
-            "ListShards" => list(count),
-            "ListTagsForStream" => r#"{"HasMoreTags":false,"Tags":[]}"#.to_owned(),
-            "DescribeStreamSummary" => describe(count),
-            "PutRecords" => stored(&body, &mut number),
+        let (kind, answer) = match target.rsplit('.').next().unwrap() {
+            "ListShards" => ("json", list(count).into_bytes()),
+            "ListTagsForStream" => ("json", br#"{"HasMoreTags":false,"Tags":[]}"#.to_vec()),
+            "DescribeStreamSummary" => ("json", describe(count).into_bytes()),
+            "PutRecords" => ("cbor", stored(&body, &mut number)),
             other => panic!("the sink does not know {other}"),
         };
         if let Some(keep) = keep.filter(|_| target.ends_with("PutRecords")) {
             keep.lock().unwrap().push(body);
         }
-        let head = "HTTP/1.1 200 OK\r\ncontent-type: application/x-amz-json-1.1\r\ncontent-length";
-        if write!(writing, "{head}: {}\r\n\r\n{answer}", answer.len()).is_err() {
+        let length = answer.len();
+        let head = format!(
+            "HTTP/1.1 200 OK\r\ncontent-type: application/x-amz-{kind}-1.1\r\ncontent-length: {length}\r\n\r\n"
+        );
+        if writing.write_all(&[head.as_bytes(), &answer].concat()).is_err() {
             return;
         }
     }
@@ -116,16 +119,21 @@ fn describe(count: u128) -> String {
     )
 }
 
-/// The label of each entry names its shard.
-fn stored(body: &[u8], number: &mut u64) -> String {
-    let text = std::str::from_utf8(body).unwrap();
-    let mut answer = r#"{"FailedRecordCount":0,"Records":["#.to_owned();
-    for (i, after) in text.split(r#""PartitionKey":"hw/"#).skip(1).enumerate() {
+/// The label of each entry names its shard. The bodies are in CBOR, and so is the answer.
+fn stored(body: &[u8], number: &mut u64) -> Vec<u8> {
+    const LABEL: &[u8] = b"\x6cPartitionKey\x78";
+    let mut records = Vec::new();
+    let mut rest = body;
+    while let Some(at) = memchr::memmem::find(rest, LABEL) {
+        // One byte of length, then "hw/shard/lane".
+        rest = &rest[at + LABEL.len() + 1 + b"hw/".len()..];
+        let shard = rest.split(|byte| *byte == b'/').next().unwrap();
         *number += 1;
-        let shard = after.split('/').next().unwrap();
-        let comma = if i == 0 { "" } else { "," };
-        answer.push_str(&format!(r#"{comma}{{"SequenceNumber":"4967{number:052}","ShardId":"{shard}"}}"#));
+        records.extend_from_slice(b"\xa2\x6eSequenceNumber\x78\x38");
+        write!(records, "4967{number:052}").unwrap();
+        records.extend_from_slice(b"\x67ShardId");
+        records.push(0x60 | shard.len() as u8);
+        records.extend_from_slice(shard);
     }
-    answer.push_str("]}");
-    answer
+    [b"\xa2\x71FailedRecordCount\x00\x67Records\x9f".as_slice(), &records, b"\xff"].concat()
 }
