@@ -1,12 +1,16 @@
-//! The body of a `PutRecords` request, written once into memory of its exact size.
+//! The body of a `PutRecords` request.
 //!
 //! The SDK's own serializers copy each blob into a body which grows as it goes; its JSON encodes each one into a string
-//! of its own first. At a megabyte per call, that costs more than the encoding itself.
+//! of its own first. At a megabyte per call, that costs more than the encoding itself. Here JSON is written once into
+//! memory of its exact size, and in CBOR large blobs stay where they are.
 
 use aws_smithy_schema::Schema;
 use aws_smithy_schema::serde::{SerdeError, SerializableStruct, ShapeSerializer};
 use aws_smithy_types::{BigDecimal, BigInteger, Blob, DateTime, Document};
 use base64_simd::STANDARD;
+use bytes::Bytes;
+
+use crate::parts::Parts;
 
 /// How bodies are written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -26,11 +30,11 @@ impl Encoding {
     }
 }
 
-/// As far as `PutRecords` needs it. Blobs are kept aside until its size is known.
+/// As far as `PutRecords` needs it.
 pub(crate) struct Body {
     encoding: Encoding,
     text: Vec<u8>,
-    /// Where in the text each one belongs.
+    /// What is not written yet, and where in the text it belongs.
     blobs: Vec<(usize, Blob)>,
     in_list: bool,
     /// Whether something stands before in the same structure or list.
@@ -43,7 +47,7 @@ impl Body {
         encoding: Encoding,
         input: &dyn SerializableStruct,
         schema: &Schema<'_>,
-    ) -> Result<Vec<u8>, SerdeError> {
+    ) -> Result<Parts, SerdeError> {
         let mut body = Self { encoding, text: Vec::new(), blobs: Vec::new(), in_list: false, follows: false };
         body.write_struct(schema, input)?;
         Ok(body.finish())
@@ -121,26 +125,42 @@ impl Body {
         Ok(())
     }
 
-    fn finish(self) -> Vec<u8> {
-        let encoded = |blob: &Blob| match self.encoding {
-            Encoding::Json => STANDARD.encoded_length(blob.as_ref().len()),
-            Encoding::Cbor => blob.as_ref().len(),
-        };
+    fn finish(self) -> Parts {
+        match self.encoding {
+            Encoding::Json => self.copied().into(),
+            Encoding::Cbor => self.parts(),
+        }
+    }
+
+    fn copied(self) -> Bytes {
+        let encoded = |blob: &Blob| STANDARD.encoded_length(blob.as_ref().len());
         let blobs: usize = self.blobs.iter().map(|(_, blob)| encoded(blob)).sum();
         let mut body = Vec::with_capacity(self.text.len() + blobs);
         let mut written = 0;
         for (at, blob) in &self.blobs {
             body.extend_from_slice(&self.text[written..*at]);
-            match self.encoding {
-                Encoding::Json => STANDARD.encode_append(blob.as_ref(), &mut body),
-                Encoding::Cbor => body.extend_from_slice(blob.as_ref()),
-            }
+            STANDARD.encode_append(blob.as_ref(), &mut body);
             written = *at;
         }
         body.extend_from_slice(&self.text[written..]);
-        body
+        body.into()
+    }
+
+    fn parts(self) -> Parts {
+        let text = Bytes::from(self.text);
+        let mut parts = Vec::with_capacity(2 * self.blobs.len() + 1);
+        let mut written = 0;
+        for (at, blob) in self.blobs {
+            parts.extend([text.slice(written..at), blob.into_bytes()]);
+            written = at;
+        }
+        parts.push(text.slice(written..));
+        parts.into()
     }
 }
+
+/// A blob that is shorter costs less to copy than to send as a part of its own.
+const COPIED: usize = 4 * 1024;
 
 /// Major types of CBOR.
 const BYTES: u8 = 2 << 5;
@@ -195,8 +215,12 @@ impl ShapeSerializer for Body {
                 self.text.push(b'"');
             }
             Encoding::Cbor => {
-                self.cbor_head(BYTES, value.as_ref().len());
-                self.blobs.push((self.text.len(), value));
+                let length = value.as_ref().len();
+                self.cbor_head(BYTES, length);
+                match length < COPIED {
+                    true => self.text.extend_from_slice(value.as_ref()),
+                    false => self.blobs.push((self.text.len(), value)),
+                }
             }
         }
         Ok(())

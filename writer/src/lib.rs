@@ -45,6 +45,7 @@ mod limiter;
 mod outcome;
 mod outcomes;
 mod parcel;
+mod parts;
 mod protocol;
 mod puts;
 mod schedule;

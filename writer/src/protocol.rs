@@ -11,12 +11,12 @@ use aws_smithy_runtime_api::http::{Request, Response};
 use aws_smithy_schema::protocol::{ClientProtocolInner, apply_http_endpoint};
 use aws_smithy_schema::serde::{SerdeError, SerializableStruct, ShapeDeserializer, ShapeSerializer};
 use aws_smithy_schema::{Schema, ShapeId};
-use aws_smithy_types::body::SdkBody;
 use aws_smithy_types::config_bag::ConfigBag;
 use aws_smithy_types::endpoint::Endpoint;
 use aws_smithy_types::error::metadata::Builder as ErrorMetadataBuilder;
 
 use crate::body::{Body, Encoding};
+use crate::parts::DIGEST;
 
 /// Everything but the body of `PutRecords` is the SDK's, answers and errors included.
 #[derive(Debug)]
@@ -74,7 +74,10 @@ impl ClientProtocolInner for Protocol {
         let headers = request.headers_mut();
         headers.insert("Content-Type", self.encoding.content_type());
         headers.insert("Content-Length", body.len().to_string());
-        *request.body_mut() = SdkBody::from(body);
+        if let Some(digest) = body.digest() {
+            headers.insert(DIGEST, digest);
+        }
+        *request.body_mut() = body.into_body();
         Ok(request)
     }
 

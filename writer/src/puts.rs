@@ -10,6 +10,7 @@ use aws_sdk_kinesis::types::PutRecordsRequestEntry;
 use tracing::warn;
 
 use crate::body::Encoding;
+use crate::parts::SignedByDigest;
 use crate::protocol::{Protocol, is_cbor};
 use crate::stream::{CallError, Fault};
 
@@ -30,7 +31,9 @@ impl Puts {
     pub(crate) fn new(config: &Builder, has_protocol: bool) -> Self {
         let client = |encoding| match has_protocol {
             true => Client::from_conf(config.clone().build()),
-            false => Client::from_conf(config.clone().protocol(Protocol::new(encoding)).build()),
+            false => Client::from_conf(
+                config.clone().protocol(Protocol::new(encoding)).interceptor(SignedByDigest).build(),
+            ),
         };
         let taken = match has_protocol || is_disabled(env::var(CBOR_DISABLE).ok().as_deref()) {
             true => OnceLock::from(Encoding::Json),
