@@ -49,7 +49,7 @@ chaos: build ## Ten minutes of kills, reshards and repeats; each effect exactly 
 	$(TARGET)/debug/chaos --seconds $(or $(N),600)
 	HEADWORKS_SPOOL_KILLS=500 HEADWORKS_HOLD_SECONDS=60 $(CARGO) test $(WORKSPACE) --test spool_kills --test memory
 
-test-interop: venv build ## Real KCL and KPL, Node, boto3 and other emulators beside ours (Java, Maven, Node). PART=kcl|kpl|node|differential
+test-interop: venv build ## Real KCL and KPL, Node, boto3 and other emulators beside ours (Java, Maven, Node). PART=kcl|kpl|node|differential|emulators
 	tests/interop/run.sh $(PART)
 
 bench: venv ## Measures everything beside its floor and its peers; writes docs/benchmarks.md. PART=gateway|router|consumer|python|local

@@ -3,7 +3,7 @@
 # emulators.
 #
 #   tests/interop/run.sh                  every part
-#   tests/interop/run.sh kcl kpl          those parts: kcl, kpl, node, differential
+#   tests/interop/run.sh kcl kpl          those parts: kcl, kpl, node, differential, emulators
 #   tests/interop/run.sh kcl -- -k split  passes the rest on: only scenarios whose name has this word
 #
 # Talk goes to stderr. Exit codes: 0 all passed, 1 something differs, 2 wrong usage, 3 a tool is missing (it is
@@ -35,7 +35,7 @@ die() {
 parts=()
 while [ $# -gt 0 ]; do
     case $1 in
-        kcl | kpl | node | differential) parts+=("$1") ;;
+        kcl | kpl | node | differential | emulators) parts+=("$1") ;;
         --)
             shift
             break
@@ -44,11 +44,11 @@ while [ $# -gt 0 ]; do
             sed -n '2,/^set /p' "${BASH_SOURCE[0]}" | sed '$d; s/^# \{0,1\}//'
             exit 0
             ;;
-        *) die 2 "unknown part '$1'" "known are kcl, kpl, node and differential; --help tells more" ;;
+        *) die 2 "unknown part '$1'" "known are kcl, kpl, node, differential and emulators; --help tells more" ;;
     esac
     shift
 done
-[ ${#parts[@]} -gt 0 ] || parts=(kcl kpl node differential)
+[ ${#parts[@]} -gt 0 ] || parts=(kcl kpl node differential emulators)
 
 wants() {
     local part
@@ -74,7 +74,7 @@ if wants kpl; then
     [ "$(uname -s)" = Linux ] || [ "$(uname -s)" = Darwin ] ||
         missing+=("the KPL's native daemon exists for Linux and macOS only: run this part there")
 fi
-if wants node differential; then
+if wants node differential emulators; then
     need node "install Node.js, 20 or newer"
     need npm "install npm, which comes with Node.js"
     if command -v node >/dev/null 2>&1 && [ "$(node -p 'process.versions.node.split(".")[0] >= 20')" != true ]; then
@@ -110,14 +110,14 @@ if wants kcl kpl; then
         mvn --batch-mode --quiet --file "$here/java/pom.xml" "-Dinterop.directory=$work/java" \
         "-Dmdep.outputFile=$work/java.classpath" compile dependency:build-classpath
 fi
-if wants node differential; then
+if wants node differential emulators; then
     say "fetching the Node packages"
     mkdir -p "$work/node"
     cp "$here/node/package.json" "$here/node/package-lock.json" "$work/node/"
     (cd "$work/node" && quietly "$work/npm.log" "no network or a proxy: see npm help config" \
         npm ci --no-audit --no-fund --ignore-scripts)
 fi
-if wants differential; then
+if wants differential emulators; then
     if ! cmp --silent "$here/constraints.txt" "$work/ministack/.headworks-stamp"; then
         say "fetching ministack"
         rm -rf "$work/ministack"
