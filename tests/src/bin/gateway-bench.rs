@@ -63,7 +63,9 @@ async fn main() -> anyhow::Result<()> {
     }
     let scale: f64 = std::env::var("HEADWORKS_BENCH_SCALE").map_or(Ok(1.0), |scale| scale.parse())?;
     let floor = Floor::measure();
-    sink_ceiling(Duration::from_secs_f64(3.0 * scale)).await?;
+    for (encoding, body) in [("CBOR", sink_cbor()?), ("JSON", sink_json())] {
+        sink_ceiling(encoding, &body, Duration::from_secs_f64(3.0 * scale)).await?;
+    }
     for (size, bytes, records) in [("200B", 200, 4_000_000.0), ("1KB", 1024, 1_200_000.0)] {
         for (stream, more) in [(FEW, ""), (LANES, ", 8 lanes"), (MANY, ", 128 shards")] {
             full_rate(&floor, &format!("{size}{more}"), bytes, (records * scale) as u64, stream).await?;
@@ -239,21 +241,40 @@ async fn full_rate(
     rig.stop().await
 }
 
+/// A call of this many aggregates of this size each.
+const SINK_AGGREGATES: usize = 10;
+const SINK_AGGREGATE: usize = 100 * 1024;
+
+fn sink_cbor() -> anyhow::Result<Vec<u8>> {
+    let mut body = minicbor::Encoder::new(Vec::new());
+    body.map(2)?.str("StreamName")?.str("null")?.str("Records")?.array(SINK_AGGREGATES as u64)?;
+    for _ in 0..SINK_AGGREGATES {
+        body.map(3)?.str("Data")?.bytes(&vec![b'x'; SINK_AGGREGATE])?;
+        body.str("PartitionKey")?.str("0")?.str("ExplicitHashKey")?.str("1")?;
+    }
+    Ok(body.into_writer())
+}
+
+fn sink_json() -> Vec<u8> {
+    let data = base64::engine::general_purpose::STANDARD.encode(vec![b'x'; SINK_AGGREGATE]);
+    let entry = serde_json::json!({ "Data": data, "PartitionKey": "0", "ExplicitHashKey": "1" });
+    serde_json::json!({ "StreamName": "null", "Records": vec![entry; SINK_AGGREGATES] })
+        .to_string()
+        .into_bytes()
+}
+
 /// What the sink takes by itself: bodies as full as the gateway's, made beforehand, over plain sockets.
-async fn sink_ceiling(length: Duration) -> anyhow::Result<()> {
-    const AGGREGATE: usize = 100 * 1024;
-    const AGGREGATES: usize = 10;
+async fn sink_ceiling(encoding: &str, body: &[u8], length: Duration) -> anyhow::Result<()> {
     const CONNECTIONS: usize = 4;
     let (mut sink, address) = start_sink(FEW).await?;
     let host = address.trim_start_matches("http://").to_owned();
-    let data = base64::engine::general_purpose::STANDARD.encode(vec![b'x'; AGGREGATE]);
-    let entry = serde_json::json!({ "Data": data, "PartitionKey": "0", "ExplicitHashKey": "1" });
-    let body = serde_json::json!({ "StreamName": "null", "Records": vec![entry; AGGREGATES] }).to_string();
-    let request: Arc<str> = format!(
-        "POST / HTTP/1.1\r\nhost: sink\r\nx-amz-target: Kinesis_20131202.PutRecords\r\ncontent-length: {}\r\n\r\n{body}",
+    let head = format!(
+        "POST / HTTP/1.1\r\nhost: sink\r\nx-amz-target: Kinesis_20131202.PutRecords\r\n\
+         content-type: application/x-amz-{}-1.1\r\ncontent-length: {}\r\n\r\n",
+        encoding.to_ascii_lowercase(),
         body.len()
-    )
-    .into();
+    );
+    let request: Arc<[u8]> = [head.as_bytes(), body].concat().into();
     let until = Instant::now() + length;
     let connections = (0..CONNECTIONS).map(|_| {
         let (host, request) = (host.clone(), Arc::clone(&request));
@@ -261,7 +282,7 @@ async fn sink_ceiling(length: Duration) -> anyhow::Result<()> {
             let mut stream = BufReader::new(TcpStream::connect(host).await?);
             let mut calls = 0_u64;
             while Instant::now() < until {
-                stream.write_all(request.as_bytes()).await?;
+                stream.write_all(&request).await?;
                 let mut left = 0;
                 loop {
                     let mut line = String::new();
@@ -284,10 +305,10 @@ async fn sink_ceiling(length: Duration) -> anyhow::Result<()> {
     for connection in connections.collect::<Vec<_>>() {
         calls += connection.await??;
     }
-    let bytes = (calls * (AGGREGATE * AGGREGATES) as u64) as f64;
+    let bytes = (calls * (SINK_AGGREGATE * SINK_AGGREGATES) as u64) as f64;
     let per_s = bytes / begin.elapsed().as_secs_f64();
-    let case = "the sink alone, raw client in the same cores";
-    Figure::new(PART, case, "mib_per_s", per_s / 1024.0 / 1024.0, "MiB/s").print();
+    let case = format!("the sink alone, raw client in the same cores, {encoding}");
+    Figure::new(PART, &case, "mib_per_s", per_s / 1024.0 / 1024.0, "MiB/s").print();
     sink.kill().await?;
     Ok(())
 }
