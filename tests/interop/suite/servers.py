@@ -16,32 +16,35 @@ def free_port() -> int:
         return probe.getsockname()[1]
 
 
-def answers(endpoint: str) -> bool:
+def answers(endpoint: str, service: str) -> bool:
+    asked = client(service, endpoint, connect_timeout=1, read_timeout=5)
     try:
-        client("kinesis", endpoint, connect_timeout=1, read_timeout=5).list_streams()
+        asked.list_keys() if service == "kms" else asked.list_streams()
     except Exception:  # noqa: BLE001: not yet
         return False
     return True
 
 
 @contextmanager
-def _server(name: str, command: list, endpoint: str, environment: dict[str, str], folder=None):
-    with process(name, command, env={**os.environ, **environment}, cwd=folder) as running:
+def _server(name: str, command: list, endpoint: str, environment: dict[str, str],
+            service: str = "kinesis"):
+    with process(name, command, env={**os.environ, **environment}) as running:
         def ready() -> bool:
             if running.poll() is not None:
                 raise Failure(f"{name} ended with {running.returncode}:\n{tail(name)}")
-            return answers(endpoint)
+            return answers(endpoint, service)
 
         eventually(f"{name} answers at {endpoint}", ready, 60)
         yield endpoint
 
 
-def ministack():
+def ministack(service: str = "kinesis"):
     port = free_port()
     folder = WORK / "ministack"
     environment = {"PYTHONPATH": str(folder), "GATEWAY_PORT": str(port), "MINISTACK_HOST": "127.0.0.1",
-                   "SERVICES": "kinesis", "PERSIST_STATE": "0"}
-    return _server("ministack", [sys.executable, "-m", "ministack.app"], f"http://127.0.0.1:{port}", environment)
+                   "SERVICES": service, "PERSIST_STATE": "0"}
+    return _server("ministack", [sys.executable, "-m", "ministack.app"], f"http://127.0.0.1:{port}", environment,
+                   service)
 
 
 def kinesis_local():
