@@ -33,8 +33,8 @@ pub struct Config {
     /// the next one starts half of this later, or 5 ms, so that lanes share calls.
     /// Default 10 ms; 0 to 10,000.
     pub linger_ms: u64,
-    /// How long a lane collects at most that brings a billed unit in this time: 25 KiB on a provisioned stream.
-    /// It fills the unit, and what exceeds the last full one stays for the next aggregate; large records, of which few
+    /// How long a lane collects at most that brings half a billed unit in this time: a unit is 25 KiB on a provisioned
+    /// stream. It fills the unit if it can, and what exceeds the last full one stays for the next aggregate; large records, of which few
     /// fit into a unit, wait for a second one in this time. At a shard's full rate a unit takes 25 ms. Default 50 ms;
     /// 0 to 10,000.
     pub fill_ms: u64,

@@ -99,6 +99,10 @@ pub(crate) struct Lane {
     /// What goes next goes in a call of its own: a call that it shared was refused as a whole.
     pub(crate) alone: bool,
     last_sent: Option<Instant>,
+    /// Bytes that came since then.
+    arrived: usize,
+    /// How long it was from one to the next last time, and what came; not known after an idle while.
+    before: (Duration, usize),
     /// No item's deadline is earlier than this; `None` while there are none.
     earliest: Option<Instant>,
     /// When the schedule's timer looks at the lane again.
@@ -123,6 +127,8 @@ impl Lane {
             failures: 0,
             alone: false,
             last_sent: None,
+            arrived: 0,
+            before: Default::default(),
             earliest: None,
             timer: None,
             watch: Watch::default(),
@@ -133,6 +139,7 @@ impl Lane {
     pub(crate) fn push(&mut self, item: Item) {
         self.expect(item.deadline);
         self.waiting_bytes += item.encoded_bytes as usize;
+        self.arrived += item.encoded_bytes as usize;
         self.waiting.push_back(item);
     }
 
@@ -179,11 +186,14 @@ impl Lane {
         if units > 0 && (short * WORTH_A_UNIT <= units * sealing.unit || goal > sealing.aggregate_bytes) {
             return None;
         }
-        // At the rate since the last one, when they are full; if that is soon, it is worth the wait.
-        let needed = goal as f64 / waiting as f64;
-        let full = now.saturating_duration_since(sent).mul_f64(needed);
-        let until = sent + full.min(sealing.fill);
-        (full <= sealing.fill && until > now).then_some(until)
+        // If at least half of the unit comes in time, it is worth the wait. The rate is that of two aggregates: records
+        // come in bursts, and one record is no rate.
+        let (length, bytes) = self.before;
+        let (length, bytes) = (length + now.saturating_duration_since(sent), bytes + self.arrived);
+        let left = goal.saturating_sub(waiting) as f64 / self.on_the_stream(bytes).max(1) as f64;
+        let full = now + length.mul_f64(left);
+        let until = full.min(sent + sealing.fill);
+        (full <= sent + 2 * sealing.fill && until > now).then_some(until)
     }
 
     /// Takes out what has passed its deadline. Costs nothing while no deadline can have passed.
@@ -360,8 +370,13 @@ impl Lane {
     }
 
     /// Takes the sealed aggregate to be put.
-    pub(crate) fn send(&mut self, now: Instant) -> Option<Sealed> {
+    pub(crate) fn send(&mut self, now: Instant, sealing: &Sealing) -> Option<Sealed> {
         let mut sealed = self.front.take()?;
+        let length = self.last_sent.map(|sent| now.saturating_duration_since(sent));
+        let arrived = std::mem::take(&mut self.arrived);
+        // Nothing was collected for longer than this.
+        let busy = length.filter(|length| *length <= 2 * sealing.fill);
+        self.before = busy.map_or_else(Default::default, |length| (length, arrived));
         for item in &mut sealed.items {
             item.attempts += 1;
         }

@@ -165,7 +165,7 @@ impl Schedule {
                 self.watch_deadline(index);
                 continue;
             }
-            if let Some(sealed) = lane.send(now) {
+            if let Some(sealed) = lane.send(now, &self.sealing) {
                 call_bytes += bytes;
                 let limiter = &mut self.limiters[index / usize::from(self.lanes_per_shard.get())];
                 limiter.take(bytes);

@@ -9,6 +9,8 @@ use common::{MemoryStream, Misbehaviour, Rule, first_occurrences, numbered};
 use headworks_record::Record;
 use headworks_record::aggregate::{Decoded, decode};
 use headworks_writer::{Capacity, Config, Handle, Put, Writer};
+use rand::rngs::SmallRng;
+use rand::{RngExt, SeedableRng};
 use tokio::time::Instant;
 
 async fn start(capacity: impl Into<Option<Capacity>>, config: Config) -> (MemoryStream, Handle) {
@@ -79,6 +81,27 @@ async fn a_stream_whose_mode_may_not_be_known_is_taken_as_provisioned() {
     let (sizes, _) = steady(None, 300, every).await;
     assert_eq!(sizes, steady(Capacity::Provisioned, 300, every).await.0);
     assert_ne!(sizes, steady(Capacity::OnDemand, 300, every).await.0);
+}
+
+/// One of eight lanes of a shard at its full rate: a unit takes 0.2 s, and gaps are as random as users are.
+#[tokio::test(start_paused = true)]
+async fn random_gaps_do_not_cut_units_short() {
+    for seed in 0..4 {
+        let config = Config { fill_ms: 250, ..Config::default() };
+        let (stream, writer) = start(Capacity::Provisioned, config).await;
+        let mut rng = SmallRng::seed_from_u64(seed);
+        let begin = Instant::now();
+        for n in 0..4_000 {
+            // Exponential, 8 ms on average.
+            tokio::time::sleep(Duration::from_secs_f64(-0.008 * (1.0 - rng.random::<f64>()).ln())).await;
+            drop(writer.put(record(n, 1000)).await.unwrap());
+        }
+        writer.drain().await;
+        let sizes: Vec<usize> =
+            stream.with(|state| state.shards[0].entries.iter().map(|entry| entry.bytes()).collect());
+        let fill = fill(&sizes, 25 * 1024);
+        assert!(fill > 0.9, "seed {seed}: {fill} in {:?}: {sizes:?}", begin.elapsed());
+    }
 }
 
 #[tokio::test(start_paused = true)]
