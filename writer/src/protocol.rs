@@ -8,6 +8,7 @@ use aws_smithy_cbor::protocol::RpcV2CborProtocol;
 use aws_smithy_json::protocol::aws_json_rpc::AwsJsonRpcProtocol;
 use aws_smithy_runtime_api::client::orchestrator::Metadata;
 use aws_smithy_runtime_api::http::{Request, Response};
+use aws_smithy_schema::error_envelope::sanitize_error_code;
 use aws_smithy_schema::protocol::{ClientProtocolInner, apply_http_endpoint};
 use aws_smithy_schema::serde::{SerdeError, SerializableStruct, ShapeDeserializer, ShapeSerializer};
 use aws_smithy_schema::{Schema, ShapeId};
@@ -95,7 +96,12 @@ impl ClientProtocolInner for Protocol {
         response: &Response,
         cfg: &ConfigBag,
     ) -> Result<ErrorMetadataBuilder, SerdeError> {
-        self.of(response).parse_error_metadata(response, cfg)
+        let told = self.of(response).parse_error_metadata(response, cfg);
+        // In JSON the SDK takes the header before the body's word, in CBOR it knows only the body.
+        match response.headers().get("x-amzn-errortype").filter(|_| is_cbor(response)) {
+            Some(kind) => Ok(told.unwrap_or_default().code(sanitize_error_code(kind))),
+            None => told,
+        }
     }
 
     fn update_endpoint(
@@ -118,5 +124,38 @@ impl SerializableStruct for Empty<'_> {
 
     fn serialize_members(&self, _: &mut dyn ShapeSerializer) -> Result<(), SerdeError> {
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use aws_smithy_types::body::SdkBody;
+
+    use super::*;
+
+    fn code_of(kind: &str, header: Option<&'static str>, body: &'static [u8]) -> Option<String> {
+        let mut response = Response::new(400.try_into().unwrap(), SdkBody::from(body));
+        response.headers_mut().insert("content-type", format!("application/x-amz-{kind}-1.1"));
+        if let Some(header) = header {
+            response.headers_mut().insert("x-amzn-errortype", header);
+        }
+        let protocol = Protocol::new(Encoding::Cbor);
+        let told = protocol.parse_error_metadata(&response, &ConfigBag::base()).ok()?;
+        told.build().code().map(str::to_owned)
+    }
+
+    #[test]
+    fn an_error_is_known_by_its_header_or_its_body() {
+        let name = "LimitExceededException";
+        let cbor = b"\xa1\x66__type\x76LimitExceededException";
+        let json = br#"{"__type":"LimitExceededException"}"#;
+        for (kind, body) in [("cbor", cbor.as_slice()), ("json", json)] {
+            assert_eq!(code_of(kind, None, body).as_deref(), Some(name), "{kind}");
+            assert_eq!(code_of(kind, Some("a#Other:b"), body).as_deref(), Some("Other"), "{kind}");
+            assert_eq!(code_of(kind, Some(name), b"").as_deref(), Some(name), "{kind}");
+            assert_eq!(code_of(kind, None, b""), None, "{kind}");
+        }
+        assert_eq!(code_of("cbor", Some(name), b"{").as_deref(), Some(name));
+        assert_eq!(code_of("cbor", None, b"{"), None);
     }
 }
