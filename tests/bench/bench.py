@@ -32,12 +32,14 @@ RUST = {
     "python": [],
     "local": ["kinesis"],
 }
+# A pipeline, and what it runs as its router.
+PIPELINE = ["headworks", "with-pipeline"]
 # What is measured as a process of its own, or measures. Each takes minutes to link.
 PROGRAMS = {
     "gateway": ["headworks-gateway", "gateway-bench", "null-sink"],
     "router": ["bootstrap", "null-sink"],
-    "consumer": ["count", "with-pipeline"],
-    "python": ["with-pipeline"],
+    "consumer": ["count", *PIPELINE],
+    "python": PIPELINE,
     "local": [],
 }
 # Always the same packages: another choice would resolve features anew and compile dependencies a second time.
