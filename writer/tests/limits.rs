@@ -59,6 +59,8 @@ fn jain(parts: &[f64]) -> f64 {
 
 #[tokio::test(start_paused = true)]
 async fn three_writers_share_a_shard_fairly_and_waste_little() {
+    // Over a minute, chance may favour one of them.
+    const MEASURED: Duration = Duration::from_mins(5);
     let stream = limited(1).await;
     let mut writers = Vec::new();
     for _ in 0..3 {
@@ -70,11 +72,11 @@ async fn three_writers_share_a_shard_fairly_and_waste_little() {
     }
     tokio::time::sleep(Duration::from_secs(20)).await;
     let before: Vec<Stats> = writers.iter().map(Handle::stats).collect();
-    tokio::time::sleep(Duration::from_secs(60)).await;
+    tokio::time::sleep(MEASURED).await;
     let parts: Vec<_> = writers.iter().zip(before).map(|(w, before)| since(w.stats(), before)).collect();
     let bytes: Vec<f64> = parts.iter().map(|part| part.0).collect();
     assert!(jain(&bytes) > 0.95, "{parts:?}");
-    let used = bytes.iter().sum::<f64>() / 60.0 / 1_048_576.0;
+    let used = bytes.iter().sum::<f64>() / MEASURED.as_secs_f64() / 1_048_576.0;
     assert!(used > 0.85, "{used} of the shard: {parts:?}");
     let wasted = parts.iter().map(|p| p.1).sum::<f64>() / parts.iter().map(|p| p.2).sum::<f64>();
     assert!(wasted < 0.1, "{wasted} of the Kinesis records were refused: {parts:?}");
