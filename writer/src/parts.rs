@@ -15,7 +15,7 @@ use http_body::{Body, Frame, SizeHint};
 use sha2::{Digest as _, Sha256};
 
 /// Never empty.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug)]
 pub(crate) struct Parts(Vec<Bytes>);
 
 impl From<Vec<Bytes>> for Parts {

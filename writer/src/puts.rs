@@ -84,7 +84,9 @@ impl Puts {
                     }
                     Ok(output)
                 }
-                Err(_) => Err(error),
+                // What the first call may have stored stays unknown, whatever is said of the second.
+                Err(_) if error.fault == Fault::Ambiguous => Err(error),
+                Err(second) => Err(second.into()),
             },
             _ => Err(error),
         }

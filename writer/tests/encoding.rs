@@ -189,6 +189,22 @@ async fn an_endpoint_that_refuses_cbor_gets_json() {
     stack.shutdown().await.unwrap();
 }
 
+/// Else records that may be stored, or would be the next time, counted as failed.
+#[tokio::test]
+async fn what_json_is_told_counts() {
+    let (stack, client, seen) = start(true).await;
+    let lost = Action::ErrorAfterCommit { code: "InternalFailure".into(), status: None };
+    for (action, fault) in [(Action::ThrottleCall, Fault::Throttled), (lost, Fault::Ambiguous)] {
+        let added = stack.faults().add(Injected::on("PutRecords", action)).unwrap();
+        let stream = KinesisStream::new(client.clone(), "inbound");
+        let error = stream.put_records(&entries()).await.unwrap_err();
+        assert_eq!((error.fault, stack.faults().fired(added)), (fault, 1), "{error}");
+        assert_eq!(seen.content_types(), ["application/x-unheard-of", JSON]);
+        stack.faults().remove(added);
+    }
+    stack.shutdown().await.unwrap();
+}
+
 #[tokio::test]
 async fn json_is_byte_for_byte_that_of_the_sdk() {
     let (stack, client, seen) = start(true).await;

@@ -23,7 +23,8 @@ const _: () = assert!((FRAME * CALLS_PER_CONNECTION) as u64 + MIB < CONNECTION);
 const HTTP_CONNECTION: u64 = MIB / 2;
 /// A message as it came and the records in it.
 const RECEIVED: u64 = 3;
-/// A record, the aggregate that it is in, and the body of the call that carries that: 1 + 1 + 4/3, in base64.
+/// A record, the aggregate that it is in, and the body of the call that carries that: 1 + 1 + 4/3, in base64, for an
+/// endpoint that takes JSON only.
 const WRITTEN: (u64, u64) = (10, 3);
 /// A record, and what goes to the disk.
 const SPOOLED: u64 = 2;

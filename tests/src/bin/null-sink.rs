@@ -1,8 +1,8 @@
 //! A Kinesis that keeps nothing: the sink of the benchmarks.
 //!
-//! It speaks the wire protocol (JSON 1.1 over HTTP/1.1, h2c, and TLS for clients that insist on it), lists one
-//! stream's shards, answers `PutRecords` with one sequence number per record, and counts. It does not take
-//! bodies apart: it looks for the members' names, so that it costs next to nothing beside what is measured.
+//! It speaks the wire protocol (JSON and CBOR 1.1 over HTTP/1.1, h2c, and TLS for clients that insist on it), lists one
+//! stream's shards, answers `PutRecords` with one sequence number per record, and counts. Of
+//! a body it looks at the members' names and lengths, so that it costs next to nothing beside what is measured.
 //!
 //! `null-sink [SHARDS [LANES]]` prints one line of JSON with its addresses. `GET /counts` tells what it has seen.
 
